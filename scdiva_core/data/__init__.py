@@ -1,0 +1,1 @@
+"""Data intake: gene vocabulary, preflight, ``.h5ad`` streaming, tokenizer, cell sets."""

@@ -1,0 +1,1 @@
+"""The published denoiser, its optional heads, and its checkpoints."""
