@@ -1,0 +1,1 @@
+"""Forward corruption, dual denoising loss and reverse sampler."""

@@ -1,0 +1,285 @@
+"""Pre-training: a corpus folder in, a checkpoint folder out; resumes where it was stopped.
+
+Runs on CPU or CUDA with torch, numpy and safetensors alone. Objective: the published dual denoising loss, and
+beside it (ours) the full-depth expression decoded from the latent head.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scdiva_core.data.corpus import Corpus
+from scdiva_core.data.tokenizer import Tokenizer
+from scdiva_core.diffusion.corruption import corrupt
+from scdiva_core.diffusion.objective import denoising_loss
+from scdiva_core.errors import CheckpointError
+from scdiva_core.model.checkpoint import save_pretrained
+from scdiva_core.model.config import ScDiVaConfig
+from scdiva_core.model.network import AnchorSource, ScDiVaModel
+from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
+from scdiva_core.training.initial import svd_gene_embeddings
+from scdiva_core.training.settings import PretrainSettings
+
+Losses = dict[str, Tensor]
+Report = Callable[[dict[str, Any]], None]
+
+
+def pretrain(
+    corpus: Corpus,
+    config: ScDiVaConfig,
+    folder: Path,
+    settings: PretrainSettings,
+    *,
+    device: str = "cpu",
+    card: dict[str, Any] | None = None,
+    report: Report = lambda record: None,
+) -> ScDiVaModel:
+    """Train a model and write it to ``folder``.
+
+    Parameters
+    ----------
+    corpus
+        Prepared corpus; its vocabulary must have ``config.vocab_size`` tokens.
+    config
+        Architecture.
+    folder
+        Receives the checkpoint, ``log.jsonl`` and, while the run lasts, ``state.pt`` to resume from.
+    settings
+        How to train. A run resumes only with the settings it began with.
+    device
+        ``"cpu"`` or ``"cuda"``.
+    card
+        Written to ``card.json`` with the run's own figures added.
+    report
+        Called with each record of the log.
+
+    Raises
+    ------
+    CheckpointError
+        The vocabulary does not fit the configuration, or ``folder`` holds a run with other settings.
+    """
+    if len(corpus.vocabulary) != config.vocab_size:
+        msg = f"The corpus has {len(corpus.vocabulary):,} tokens, the configuration {config.vocab_size:,}."
+        raise CheckpointError(msg, "Set vocab_size to the corpus's.")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(corpus, config, folder, settings, torch.device(device), report)
+    run.start()
+    run.train()
+    run.model.card = {**(card or {}), "training": run.figures()}
+    save_pretrained(run.model.cpu().eval(), folder, dtype=torch.float16)
+    (folder / "state.pt").unlink(missing_ok=True)
+    return run.model
+
+
+class _Run:
+    """State of one pre-training run."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: ScDiVaConfig,
+        folder: Path,
+        settings: PretrainSettings,
+        device: torch.device,
+        report: Report,
+    ) -> None:
+        self.corpus, self.folder, self.settings, self.device = corpus, folder, settings, device
+        self.report = report
+        self.step, self.seconds = 0, 0.0
+        self.tokenizer = Tokenizer(corpus.entropy, config.max_genes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = ScDiVaModel(config)
+        self.model.vocabulary, self.model.tokenizer = corpus.vocabulary, self.tokenizer
+        self.model.has_entropy = True
+        self.validation: dict[str, float] = {}
+        autocast = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+        self.scale = 1.0 / torch.from_numpy(np.maximum(corpus.gene_std, 0.1)).to(device)
+
+    def start(self) -> None:
+        """Begin anew, or go on from ``state.pt``."""
+        path = self.folder / "state.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        if state is None and self.settings.initial_genes == "svd":
+            vectors = svd_gene_embeddings(self.corpus, self.model.config.hidden_size, seed=self.settings.seed)
+            with torch.no_grad():
+                # 1 / sqrt(width): a token then has about unit length, as the value encoder's output has.
+                self.model.gene_embedding.weight.copy_(vectors * self.model.config.hidden_size**-0.5)
+                self.model.gene_head.weight.copy_(vectors * 0.02)
+        if state is None and "batch_integration" in self.model.heads:
+            with torch.no_grad():
+                self.model.heads["batch_integration"].out.bias.copy_(torch.from_numpy(self.corpus.gene_mean))
+        self.model.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        if state is not None:
+            self._restore(state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["settings"] != asdict(self.settings) or state["config"] != json.dumps(asdict(self.model.config)):
+            msg = f"{self.folder} holds an unfinished run with other settings."
+            raise CheckpointError(msg, "Repeat the first command to go on with it, or choose another folder.")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.validation = state["step"], state["seconds"], state["validation"]
+
+    def train(self) -> None:
+        """Take the remaining steps."""
+        settings, before, began = self.settings, self.seconds, time.perf_counter()
+        forward = torch.compile(self._losses) if self.device.type == "cuda" else self._losses
+        remaining = training_batches(
+            self.corpus,
+            self.tokenizer,
+            size=settings.batch_size,
+            seed=settings.seed,
+            start=self.step,
+            stop=settings.steps,
+            thinned_share=settings.thinned_share,
+        )
+        for batch in remaining:
+            losses = self._take_step(batch, forward)
+            self.step = batch.step + 1
+            self.seconds = before + time.perf_counter() - began
+            last = self.step == settings.steps
+            if self.step % 50 == 0 or last:
+                self._log({name: loss.item() for name, loss in losses.items()})
+            if self.step % settings.validate_every == 0 or last:
+                self.validation = self._validate()
+                self._log(self.validation)
+            if self.step % settings.save_every == 0 and not last:
+                self._save_state()
+
+    def _take_step(self, batch: TrainingBatch, forward: Callable[..., Losses]) -> Losses:
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * _schedule(batch.step, settings)
+        self.model.train()
+        # Seeded by step, so that a resumed run draws what an unbroken one would have drawn.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(settings.seed * 1_000_003 + batch.step)
+            visible = float(torch.rand(())) < settings.visible_share
+            losses = forward(batch, "visible" if visible else "clean")
+            self.optimizer.zero_grad(set_to_none=True)
+            losses["total"].backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        self.optimizer.step()
+        return losses
+
+    def _losses(self, batch: TrainingBatch, anchor_from: AnchorSource) -> Losses:
+        """All loss terms of a batch; corruption is drawn on the CPU, the same on every device."""
+        model, settings = self.model, self.settings
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + batch.step)
+        corruption = corrupt(batch.tokens, model.config, generator)
+        corruption = type(corruption)(
+            corruption.targets.to(self.device), corruption.replaced.to(self.device), corruption.t
+        )
+        with self.autocast:
+            denoising = denoising_loss(
+                model,
+                batch.tokens.to(self.device),
+                corruption,
+                anchor_from=anchor_from,
+                max_identity_targets=settings.max_identity_targets,
+            )
+            losses = {"identity": denoising.identity, "value": denoising.value}
+            total = denoising.total
+            if settings.expression_weight > 0:
+                expression, divergence = self._decoding(denoising.output.cells, batch.expression)
+                losses |= {"expression": expression, "kl": divergence}
+                total = total + settings.expression_weight * expression + settings.kl_weight * divergence
+        return {"total": total, **losses}
+
+    def _decoding(self, cells: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
+        """Gene-wise standardised error of the expression decoded from the latent, and the latent's KL."""
+        mu, logvar = self.model.heads["latent"](cells)
+        mu, logvar = mu.float(), logvar.float()
+        latent = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.model.training else mu
+        decoded = self.model.heads["batch_integration"](latent).float()
+        error = (decoded - expression.to(self.device).to_dense()) * self.scale
+        divergence = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
+        return error.square().mean(), divergence
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Loss terms on held-out donors, half of the tokens hidden, the anchor pooled from visible ones."""
+        settings = self.settings
+        self.model.eval()
+        cells = self.corpus.cells("validation")
+        rng = np.random.default_rng(settings.seed)
+        cells = rng.permutation(cells)[: settings.validation_cells]
+        sums: dict[str, float] = {}
+        for start in range(0, len(cells), settings.batch_size):
+            chosen = cells[start : start + settings.batch_size]
+            batch = make_batch(self.corpus, self.tokenizer, chosen, rng, thinned_share=0, step=start)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(start)
+                losses = self._losses(batch, "visible")
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss.item() * len(chosen) / len(cells)
+        return {f"validation_{name}": value for name, value in sums.items()}
+
+    def _log(self, losses: dict[str, float]) -> None:
+        record = {
+            "step": self.step,
+            "seconds": round(self.seconds, 1),
+            "cells_per_second": round(self.step * self.settings.batch_size / max(self.seconds, 1e-9), 1),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **{name: round(value, 5) for name, value in losses.items()},
+        }
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.report(record)
+
+    def _save_state(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "validation": self.validation,
+            "settings": asdict(self.settings),
+            "config": json.dumps(asdict(self.model.config)),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.folder / "state.partial"
+        torch.save(state, partial)
+        os.replace(partial, self.folder / "state.pt")
+
+    def figures(self) -> dict[str, Any]:
+        """What the card says of the run."""
+        return {
+            "steps": self.step,
+            "cells_seen": self.step * self.settings.batch_size,
+            "seconds": round(self.seconds),
+            "device": self.device.type,
+            "seed": self.settings.seed,
+            "settings": asdict(self.settings),
+            "datasets": [
+                {key: dataset[key] for key in ("name", "n_cells", "validation_cells")}
+                for dataset in self.corpus.manifest["datasets"]
+            ],
+            "validation": self.validation,
+        }
+
+
+def _schedule(step: int, settings: PretrainSettings) -> float:
+    """Linear warm-up, then cosine decay to a tenth."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * min(progress, 1.0)))
