@@ -1,0 +1,1 @@
+"""Speed tables, each figure beside a reference that ran in the same process."""

@@ -1,0 +1,22 @@
+"""``python -m benchmarks``: print every speed table as Markdown; nothing else should run meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import torch
+
+from benchmarks import embedding, serialization
+
+
+def main() -> None:
+    """Print the machine, then each table."""
+    kind = "CUDA: " + torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {kind}\n")
+    for table in (serialization.table, embedding.gemm_table, embedding.bucket_table):
+        print(table(), end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,290 @@
+"""Command line: ``python -m scdiva_core embed|prepare|pretrain|info``.
+
+Results go to files and standard output, progress and errors to standard error. Exit codes: 0 done, 1 the input
+or a choice is wrong (the message says what to do), 2 the command line is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from scdiva_core.errors import ScDiVaError
+
+_EPILOG = """examples:
+  python -m scdiva_core info cells.h5ad
+  python -m scdiva_core embed cells.h5ad -o cells.scdiva.h5ad
+  python -m scdiva_core prepare corpus/*.h5ad -o shards
+  python -m scdiva_core pretrain shards -o my-checkpoint --steps 2000
+
+Every command explains its options: python -m scdiva_core embed --help"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except ScDiVaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scdiva_core",
+        description="ScDiVa: embed single cells with a masked-diffusion foundation model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_info(commands)
+    _add_embed(commands)
+    _add_prepare(commands)
+    _add_pretrain(commands)
+    return parser
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="describe a data file or a checkpoint",
+        description="Look at an .h5ad file without loading it, or describe a checkpoint. Prints JSON.",
+    )
+    parser.add_argument("file", nargs="?", type=Path, help="an .h5ad file; left out, the checkpoint is described")
+    _add_checkpoint(parser)
+    parser.set_defaults(run=_info)
+
+
+def _add_embed(commands: Any) -> None:
+    parser = commands.add_parser(
+        "embed",
+        help="embed the cells of an .h5ad file",
+        description=(
+            "Write a copy of the input with obsm['X_scdiva'], a UMAP in obsm['X_umap_scdiva'], Leiden clusters "
+            "in obs['leiden_scdiva'] and the provenance in uns['scdiva']. The input is never changed. An "
+            "interrupted run goes on where it stopped."
+        ),
+    )
+    parser.add_argument("input", type=Path, help="an .h5ad file with raw counts or log1p values")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the new .h5ad file")
+    _add_checkpoint(parser)
+    parser.add_argument("--matrix", help="'X', 'raw/X' or 'layers/NAME'; recognised when left out")
+    parser.add_argument("--gene-column", help="column of var with gene names, 'index' for its index")
+    parser.add_argument(
+        "--values",
+        choices=("auto", "counts", "log1p"),
+        default="auto",
+        help="what the values are, if they are not recognised correctly (default: auto)",
+    )
+    parser.add_argument("--no-map", action="store_true", help="leave out neighbours, Leiden and UMAP")
+    parser.add_argument("--n-neighbors", type=int, default=15, help="of the neighbour graph (default: 15)")
+    parser.add_argument("--resolution", type=float, default=1.0, help="of Leiden (default: 1.0)")
+    parser.add_argument("--seed", type=int, default=0, help="of UMAP and Leiden (default: 0)")
+    parser.set_defaults(run=_embed)
+
+
+def _add_prepare(commands: Any) -> None:
+    parser = commands.add_parser(
+        "prepare",
+        help="turn .h5ad files into a training corpus",
+        description=(
+            "Write token shards, one vocabulary and population entropies. Needs raw counts. Whole donors are "
+            "held out for validation. Data sets that are done are kept when the command is repeated."
+        ),
+    )
+    parser.add_argument("files", nargs="+", type=Path, help=".h5ad files with raw counts")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument("--vocabulary", type=Path, help="vocab.json to use instead of the genes that are seen")
+    parser.add_argument("--min-cells", type=int, default=30, help="cells that must detect a gene (default: 30)")
+    parser.add_argument(
+        "--donor-column",
+        nargs="+",
+        default=["donor", "donor_id", "batch"],
+        help="columns of obs that may name the donor, in order of preference",
+    )
+    parser.set_defaults(run=_prepare)
+
+
+def _add_pretrain(commands: Any) -> None:
+    from scdiva_core.training.settings import PretrainSettings
+
+    defaults = PretrainSettings()
+    parser = commands.add_parser(
+        "pretrain",
+        help="train a checkpoint on a prepared corpus",
+        description=(
+            "Masked-diffusion pre-training. Writes log.jsonl as it goes; an interrupted run resumes when the "
+            "same command is repeated. Needs only torch, numpy and safetensors."
+        ),
+    )
+    parser.add_argument("corpus", type=Path, help="folder made by 'prepare'")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda' (default: auto)")
+    parser.add_argument("--name", default="ScDiVa", help="name on the checkpoint's card")
+    parser.add_argument("--description", default="", help="a sentence for the checkpoint's card")
+    parser.add_argument("--provisional", action="store_true", help="mark the checkpoint as not yet to be trusted")
+    for option, value in (
+        ("hidden-size", 128),
+        ("num-layers", 3),
+        ("num-heads", 4),
+        ("intermediate-size", 512),
+        ("max-genes", 384),
+    ):
+        parser.add_argument(f"--{option}", type=int, default=value, help=f"(default: {value})")
+    parser.add_argument(
+        "--dropout",
+        type=float,
+        default=0.0,
+        help="(default: 0; above 0 attention on a CPU is many times slower)",
+    )
+    for field in fields(PretrainSettings):
+        value = getattr(defaults, field.name)
+        flag = f"--{field.name.replace('_', '-')}"
+        if isinstance(value, str):
+            choices = {"precision": ("auto", "bf16", "float32"), "initial_genes": ("svd", "random")}
+            parser.add_argument(flag, choices=choices[field.name], default=value, help=f"(default: {value})")
+        else:
+            parser.add_argument(flag, type=type(value), default=value, help=f"(default: {value})")
+    parser.set_defaults(run=_pretrain)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+
+
+def _info(options: argparse.Namespace) -> None:
+    from scdiva_core.engine import Engine
+
+    engine = Engine(options.checkpoint, options.device)
+    if options.file is None:
+        content = asdict(engine.card())
+    else:
+        content = engine.preflight(options.file).to_dict()
+    print(json.dumps(content, indent=2, default=str))
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from scdiva_core.engine import Engine
+    from scdiva_core.tasks.export import write_result
+    from scdiva_core.tasks.neighbors import ProjectionSettings
+
+    settings = ProjectionSettings(n_neighbors=options.n_neighbors, resolution=options.resolution, seed=options.seed)
+    engine = Engine(options.checkpoint, options.device)
+    card = engine.card()
+    if card.random_weights:
+        print("warning: these weights are random; the embedding means nothing", file=sys.stderr)
+    with engine.open(
+        options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
+    ) as dataset:
+        for warning in dataset.preflight.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        progress = _Progress()
+        embedding = engine.embed(dataset, progress=progress)
+        maps = [] if options.no_map else [engine.project(dataset, settings=settings, progress=progress)]
+        progress.end()
+        written = write_result(
+            dataset,
+            options.output,
+            embedding=embedding,
+            provenance=engine.provenance(dataset),
+            projections=maps,
+        )
+    print(written)
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from scdiva_core.data.prepare import prepare
+    from scdiva_core.data.vocabulary import GeneVocabulary
+
+    vocabulary = None if options.vocabulary is None else GeneVocabulary.from_file(options.vocabulary)
+    prepare(
+        options.files,
+        options.output,
+        vocabulary=vocabulary,
+        min_cells=options.min_cells,
+        donor_columns=options.donor_column,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    print(options.output)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    import torch
+
+    from scdiva_core.data.corpus import Corpus
+    from scdiva_core.model.config import ScDiVaConfig
+    from scdiva_core.training.pretrain import pretrain
+    from scdiva_core.training.settings import PretrainSettings
+
+    corpus = Corpus(options.corpus)
+    config = ScDiVaConfig(
+        vocab_size=len(corpus.vocabulary),
+        hidden_size=options.hidden_size,
+        num_layers=options.num_layers,
+        num_heads=options.num_heads,
+        intermediate_size=options.intermediate_size,
+        value_head_size=options.hidden_size,
+        max_genes=options.max_genes,
+        dropout=options.dropout,
+        pad_id=0,
+        mask_id=1,
+        pad_fill_id=2,
+        bos_id=3,
+        eos_id=4,
+        heads=("latent", "batch_integration"),
+    )
+    names = [field.name for field in fields(PretrainSettings)]
+    settings = PretrainSettings(**{name: getattr(options, name) for name in names})
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    card = {"name": options.name, "description": options.description, "provisional": options.provisional}
+    pretrain(
+        corpus,
+        config,
+        options.output,
+        settings,
+        device=device,
+        card=card,
+        report=lambda record: print(json.dumps(record), file=sys.stderr),
+    )
+    print(options.output)
+
+
+class _Progress:
+    """One line on standard error: what is going on, how far, how fast, how long still."""
+
+    def __init__(self) -> None:
+        self._message, self._began, self._first = "", 0.0, 0
+
+    def __call__(self, done: int, total: int, message: str) -> None:
+        """Report; see `scdiva_core.tasks.progress.Progress`."""
+        now = time.monotonic()
+        if message != self._message:
+            self._message, self._began, self._first = message, now, done
+        line = f"{message}: {done:,} of {total:,}"
+        elapsed, finished = now - self._began, done - self._first
+        if finished and elapsed > 0.5:
+            rate = finished / elapsed
+            line += f", {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
+        end = "\r" if sys.stderr.isatty() else "\n"
+        print(line.ljust(78), end=end, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the last line standing."""
+        if sys.stderr.isatty():
+            print(file=sys.stderr)

@@ -1,0 +1,129 @@
+"""Results written where scverse users look, into a new ``.h5ad``; the input's bytes are never touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+from numpy.typing import NDArray
+
+from scdiva_core.data.cellsets import CellSet
+from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.hdf5 import hdf5_errors
+from scdiva_core.errors import DataError
+from scdiva_core.tasks.neighbors import Projection
+
+_MAP_KEYS = {"X_scdiva": "X_umap_scdiva", "X_pca": "X_umap_pca"}
+_VERSIONED = ("torch", "anndata", "scanpy", "umap-learn", "igraph")
+
+
+def write_result(
+    dataset: H5adDataset,
+    path: str | Path,
+    *,
+    embedding: NDArray[np.float32],
+    provenance: Mapping[str, Any],
+    projections: Iterable[Projection] = (),
+    cell_sets: Iterable[CellSet] = (),
+) -> Path:
+    """Copy the input and add the results to the copy.
+
+    The copy gains ``obsm["X_scdiva"]``; for each map ``obsm["X_umap_scdiva"]`` or ``["X_umap_pca"]`` and the
+    clusters as categories in ``obs["leiden_scdiva"]`` or ``["leiden_pca"]``; for each cell set a bool column
+    ``obs["set: <name>"]``; and ``uns["scdiva"]`` with the provenance and the recipes, as JSON. Columns that
+    were there under these names are replaced, everything else is kept as it was.
+
+    Parameters
+    ----------
+    dataset
+        The open input.
+    path
+        The new file; replaced in one step when it is there already.
+    embedding
+        float32 ``[n_obs, d]``.
+    provenance
+        Plain values, as `Engine.provenance` gives them.
+    projections, cell_sets
+        What else to write.
+
+    Returns
+    -------
+    Path
+        The new file.
+
+    Raises
+    ------
+    DataError
+        ``path`` is the input itself, the disk is full, or the copy cannot be written.
+    """
+    target = Path(path).expanduser()
+    if target.exists() and target.samefile(dataset.path):
+        msg = f"{target.name} is the input file, which is never changed."
+        raise DataError(msg, "Choose another name for the result.")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(dataset.path, partial)
+        with hdf5_errors(f"The result {target.name!r}"), h5py.File(partial, "r+") as file:
+            _add(file, dataset, embedding, provenance, tuple(projections), tuple(cell_sets))
+        os.replace(partial, target)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror or error}."
+        raise DataError(msg, "Choose another folder, or free some disk space.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def _add(
+    file: h5py.File,
+    dataset: H5adDataset,
+    embedding: NDArray[np.float32],
+    provenance: Mapping[str, Any],
+    projections: tuple[Projection, ...],
+    cell_sets: tuple[CellSet, ...],
+) -> None:
+    arrays = {"X_scdiva": np.asarray(embedding)}
+    columns: dict[str, Any] = {}
+    for projection in projections:
+        arrays[_MAP_KEYS[projection.representation]] = np.asarray(projection.coordinates)
+        clusters = pd.Series(projection.leiden)
+        names = [str(cluster) for cluster in sorted(clusters.unique())]
+        columns[f"leiden_{projection.representation.removeprefix('X_')}"] = pd.Categorical(
+            clusters.astype(str), categories=names
+        )
+    for item in cell_sets:
+        columns[f"set: {item.name.replace('/', '-')}"] = item.mask
+    for group in ("obsm", "uns"):
+        if group not in file:
+            write_elem(file, group, {})
+    for name, array in arrays.items():
+        write_elem(file["obsm"], name, array)
+    _write_columns(file["obs"], columns)
+    record = {
+        **provenance,
+        "settings": {item.representation: item.settings.to_dict() for item in projections},
+        "cell_sets": {item.name: item.recipe for item in cell_sets},
+        "versions": {name: version(name) for name in _VERSIONED},
+    }
+    write_elem(file["uns"], "scdiva", {name: json.dumps(value) for name, value in record.items()})
+
+
+def _write_columns(obs: h5py.Group, columns: Mapping[str, Any]) -> None:
+    """Add columns to the table on disk and list them in its order."""
+    order = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs["column-order"]]
+    for name, values in columns.items():
+        write_elem(obs, name, values)
+        if name not in order:
+            order.append(name)
+    obs.attrs["column-order"] = np.array(order, dtype=h5py.string_dtype())
