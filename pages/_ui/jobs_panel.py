@@ -1,0 +1,154 @@
+"""Jobs as users see them: progress, speed, time left, cancel; polled while one is at work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import streamlit as st
+
+from pages._ui import datasets, resources, state, words
+from scdiva_core.jobs import Job
+from scdiva_core.tasks.neighbors import ProjectionSettings
+
+_EMBED = "scdiva_core.engine_jobs:embed"
+_POLL_SECONDS = 1.0
+_SHOWN = 6
+_ICONS = {
+    "queued": ":material/schedule:",
+    "running": ":material/progress_activity:",
+    "done": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+
+
+def embedding_job(choice: state.Choice, settings: ProjectionSettings) -> Job | None:
+    """Return this project's latest job for exactly this work, if there was one."""
+    key = _key(choice, settings)
+    return next((job for job in resources.queue().jobs(state.project(), limit=100) if job.key == key), None)
+
+
+def submit_embedding(choice: state.Choice, settings: ProjectionSettings) -> Job:
+    """Queue the embedding of a data set; the same work is never queued twice."""
+    queue, before = resources.queue(), embedding_job(choice, settings)
+    if before is not None and before.state == "done":
+        queue.dismiss(before.id)  # its result is gone, or nobody would ask again
+    name = datasets.display_name(choice, resources.project())
+    return queue.submit(
+        _EMBED,
+        _payload(choice, settings),
+        title=f"Embed {name}",
+        owner=state.project(),
+        key=_key(choice, settings),
+    )
+
+
+def _payload(choice: state.Choice, settings: ProjectionSettings) -> dict[str, object]:
+    return {
+        "path": str(datasets.locate(choice)),
+        "checkpoint": resources.checkpoint(),
+        "device": resources.device(),
+        "matrix": choice.matrix,
+        "gene_column": None,
+        "values": choice.values,
+        "settings": asdict(settings),
+    }
+
+
+def _key(choice: state.Choice, settings: ProjectionSettings) -> str:
+    found = datasets.locate(choice).stat()
+    parts = [_payload(choice, settings), found.st_size, found.st_mtime_ns]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def sidebar_jobs() -> None:
+    """List the project's jobs; polls while one waits or runs, then runs the page once more."""
+    active = any(job.active for job in resources.queue().jobs(state.project(), _SHOWN))
+    st.fragment(_list, run_every=_POLL_SECONDS if active else None)(polled=active)
+
+
+def _list(*, polled: bool) -> None:
+    jobs = resources.queue().jobs(state.project(), _SHOWN)
+    if polled:
+        _rerun_when_one_ended(jobs)
+    if not jobs:
+        st.caption("Nothing runs. What takes longer is listed here, and goes on when you close the browser.")
+    for job in jobs:
+        _row(job)
+
+
+def _rerun_when_one_ended(jobs: list[Job]) -> None:
+    """Let the whole page see the result; the run that follows polls only if another job is at work."""
+    ended = [job for job in jobs if not job.active and state.note_finished(job.id)]
+    if ended or not any(job.active for job in jobs):
+        st.rerun()
+
+
+def _row(job: Job) -> None:
+    queue = resources.queue()
+    with st.container(key=f"job-{job.id}", gap="xxsmall"):
+        st.markdown(f"{_ICONS[job.state]} {words.as_text(job.title)}")
+        if job.active:
+            st.progress(job.progress, text=progress_text(job))
+            label, act, help_text = "Cancel", queue.cancel, "Stop this job. What is done so far is kept."
+        else:
+            label, act, help_text = "Dismiss", queue.dismiss, "Take this job off the list. Its result stays."
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            if not job.active:
+                st.caption(_outcome(job), width="content")
+            st.button(
+                label,
+                key=f"{label.lower()}-{job.id}",
+                help=help_text,
+                type="tertiary",
+                on_click=act,
+                args=(job.id,),
+            )
+
+
+def progress_card(job: Job) -> None:
+    """Progress of one job in the page itself; the sidebar's list runs the page again at its end."""
+    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id)
+
+
+def _progress(job_id: str) -> None:
+    job = resources.queue().get(job_id)
+    with st.container(border=True):
+        st.markdown(f"**{words.as_text(job.title)}**")
+        st.progress(job.progress, text=progress_text(job))
+        st.button(
+            "Cancel",
+            key=f"stop-{job.id}",
+            icon=":material/close:",
+            disabled=not job.active,
+            help="Stops within two seconds. Cells that are done are kept, so starting again goes on from there.",
+            on_click=resources.queue().cancel,
+            args=(job.id,),
+        )
+        st.caption("You can leave this page or close the browser: the work goes on.")
+
+
+def progress_text(job: Job) -> str:
+    """One line: what is done, how fast, how long it will take."""
+    if job.cancel_requested and job.active:
+        return "stopping …"
+    if job.state == "queued":
+        return words.as_text(job.message or "waiting for the worker to start")
+    parts = [words.percent(job.progress, 0)]
+    parts.append(words.as_text(job.message) if job.message else "loading the model")
+    if job.rate and job.rate >= 1:  # steps that are no cells are slower
+        parts.append(f"{words.number(job.rate)} cells/s")
+    if job.eta_s is not None:
+        parts.append(f"{words.duration(job.eta_s)} left")
+    return " · ".join(parts)
+
+
+def _outcome(job: Job) -> str:
+    if job.state == "failed":
+        return words.as_text(job.error_message)
+    if job.state == "cancelled":
+        return "cancelled"
+    seconds = (job.finished or 0) - (job.started or 0)
+    return f"done in {words.duration(seconds)}"

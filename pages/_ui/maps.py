@@ -1,0 +1,87 @@
+"""Which pictures of the open data set there are: computed, and brought along by the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import streamlit as st
+
+from pages._ui import resources, state, view, words
+from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.obsm import obsm_widths, read_obsm
+from scdiva_core.tasks.neighbors import Projection, ProjectionSettings
+
+_UMAP = ("UMAP 1", "UMAP 2")
+
+
+@dataclass
+class Found:
+    """What has been computed of a data set with the running checkpoint, and what its file brings along.
+
+    Parameters
+    ----------
+    maps
+        Name -> cells on a plane.
+    projections
+        Those of them that were computed here.
+    clusters
+        Representation -> int ``[n_cells]``.
+    embedding, pca
+        The representations themselves, float ``[n_cells, d]``; None when not computed.
+    """
+
+    maps: dict[str, view.CellMap] = field(default_factory=dict)
+    projections: list[Projection] = field(default_factory=list)
+    clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    embedding: np.ndarray | None = None
+    pca: np.ndarray | None = None
+
+
+def available(cells: H5adDataset, choice: state.Choice) -> Found:
+    """Look up what can be shown without computing anything."""
+    engine, settings, found = resources.engine(), state.settings(), Found()
+    for name, representation in (("ScDiVa", "X_scdiva"), ("PCA", "X_pca")):
+        projection = engine.stored_projection(cells, representation=representation, settings=settings)
+        if projection is not None:
+            found.projections.append(projection)
+            found.maps[name] = view.CellMap(name, representation, projection.coordinates, _UMAP)
+            found.clusters[representation] = projection.leiden
+    found.embedding = engine.stored_embedding(cells) if "ScDiVa" in found.maps else None
+    found.pca = engine.stored_components(cells, settings)
+    found.maps |= _in_file(cells)
+    return found
+
+
+def _in_file(cells: H5adDataset) -> dict[str, view.CellMap]:
+    found = {}
+    for name, width in obsm_widths(cells.path).items():
+        if width in (2, 3):
+            short = name.removeprefix("X_")
+            xy = read_obsm(cells.path, name, columns=2)
+            found[f"In the file: {short}"] = view.CellMap(
+                f"{short} of the file", name, xy, (f"{short} 1", f"{short} 2")
+            )
+    return found
+
+
+def settings_control() -> None:
+    """Let the user change UMAP and Leiden; the embedding itself is not computed again."""
+    now = state.settings()
+    with (
+        st.popover("Map", icon=":material/settings:", help="How the embedding is drawn and clustered."),
+        st.form("projection", border=False),
+    ):
+        neighbours = st.number_input("Neighbours", 2, 200, now.n_neighbors, help=words.HELP["neighbours"])
+        min_dist = st.number_input(
+            "Least distance", 0.0, 1.0, now.min_dist, 0.05, help="How tightly UMAP packs points."
+        )
+        resolution = st.number_input(
+            "Leiden resolution", 0.01, 10.0, now.resolution, 0.1, help=words.HELP["resolution"]
+        )
+        n_pcs = st.number_input("Components of PCA", 2, 200, now.n_pcs, help=words.HELP["pca"])
+        seed = st.number_input("Seed", 0, 2**31 - 1, now.seed, help=words.HELP["seed"])
+        if st.form_submit_button("Draw again", type="primary"):
+            wanted = ProjectionSettings(neighbours, min_dist, resolution, n_pcs, seed)
+            state.set_settings(wanted)
+            st.rerun()

@@ -1,0 +1,206 @@
+"""Every key of the session and of the URL, typed, in one place.
+
+What must survive a reload of the browser stands in the URL: which data set, how it is read, and the project,
+a random name that owns cell sets and jobs. What a page shows (colour, view) is bound to the URL by its widgets.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
+
+import streamlit as st
+
+from scdiva_core.data.cellsets import CellSets
+from scdiva_core.errors import DataError, ScDiVaError
+from scdiva_core.tasks.neighbors import ProjectionSettings
+
+_FRAMED = "_framed"
+_PROJECT = "_project"
+_CHOICE = "_choice"
+_PROBLEM = "_problem"
+_SELECTION_ROUND = "_selection_round"
+_FINISHED = "_finished_jobs"
+_UPLOADS = "_uploads"
+_SETTINGS = "_settings"
+_CELL_SETS = "_cell_sets"
+_SETS_PROBLEM = "_sets_problem"
+
+_PROJECT_NAME = re.compile(r"[0-9a-f]{16}")
+
+Values = Literal["auto", "counts", "log1p"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which data set is open, and how it is read.
+
+    Parameters
+    ----------
+    data
+        Name of a demo, SHA-256 of an upload, or path below the data root.
+    matrix
+        Matrix to read; None for the recommended one.
+    values
+        What its values are taken for.
+    """
+
+    data: str
+    matrix: str | None = None
+    values: Values = "auto"
+
+
+def choice() -> Choice | None:
+    """Data set of this session; None before the first run."""
+    return st.session_state.get(_CHOICE)
+
+
+def choose(new: Choice) -> None:
+    """Open another data set; selections and errors of the one before are forgotten."""
+    st.session_state[_CHOICE] = new
+    st.session_state.pop(_PROBLEM, None)
+    clear_selection()
+
+
+def read_as(*, matrix: str | None, values: Values) -> None:
+    """Read the same file in another way."""
+    choose(replace(st.session_state[_CHOICE], matrix=matrix, values=values))
+
+
+def settings() -> ProjectionSettings:
+    """How embeddings are drawn and clustered."""
+    return st.session_state.get(_SETTINGS, ProjectionSettings())
+
+
+def set_settings(new: ProjectionSettings) -> None:
+    """Draw and cluster in another way; lassos belong to the old picture."""
+    st.session_state[_SETTINGS] = new
+    clear_selection()
+
+
+def project() -> str:
+    """Random name that owns this user's cell sets and jobs."""
+    return st.session_state[_PROJECT]
+
+
+def problem() -> ScDiVaError | None:
+    """What went wrong with the last attempt to open something; shown until the next one."""
+    return st.session_state.get(_PROBLEM)
+
+
+def set_problem(error: ScDiVaError) -> None:
+    """Remember an error for the next run of the page."""
+    st.session_state[_PROBLEM] = error
+
+
+def selection_round() -> int:
+    """Part of the key of a figure: a new one clears its selection."""
+    return st.session_state.get(_SELECTION_ROUND, 0)
+
+
+def clear_selection() -> None:
+    """Forget what was lassoed."""
+    st.session_state[_SELECTION_ROUND] = selection_round() + 1
+
+
+def note_finished(job_id: str) -> bool:
+    """Whether this session learns only now that a job has ended, so that its page is run again once."""
+    known: set[str] = st.session_state.setdefault(_FINISHED, set())
+    new = job_id not in known
+    known.add(job_id)
+    return new
+
+
+def upload_key() -> str:
+    """Key of the drop zone: a new one makes it ready for the next file."""
+    return f"upload-{st.session_state.get(_UPLOADS, 0)}"
+
+
+def next_upload() -> None:
+    """Count a file that was uploaded."""
+    st.session_state[_UPLOADS] = st.session_state.get(_UPLOADS, 0) + 1
+
+
+def cell_sets(data_sha256: str, read: Callable[[], CellSets]) -> CellSets:
+    """Return the cell sets of a file with their undo history; `read` fetches them the first time."""
+    key = f"{_CELL_SETS}-{data_sha256}"
+    if key not in st.session_state:
+        st.session_state[key] = read()
+    return st.session_state[key]
+
+
+def sets_problem() -> ScDiVaError | None:
+    """Why the last change of the cell sets was not made."""
+    return st.session_state.get(_SETS_PROBLEM)
+
+
+def set_sets_problem(error: ScDiVaError | None) -> None:
+    """Remember it for the next run of the page; None forgets it."""
+    st.session_state[_SETS_PROBLEM] = error
+
+
+def framed() -> bool:
+    """Whether `app.py` is running the page, as every page needs."""
+    return st.session_state.get(_FRAMED, False)
+
+
+@contextmanager
+def frame() -> Iterator[None]:
+    """Mark what runs inside as a page that `app.py` runs."""
+    st.session_state[_FRAMED] = True
+    try:
+        yield
+    finally:
+        st.session_state[_FRAMED] = False
+
+
+def begin() -> None:
+    """Take project and data set from the URL on the first run of a session."""
+    if _PROJECT not in st.session_state:
+        name = st.query_params.get("project", "")
+        st.session_state[_PROJECT] = name if _PROJECT_NAME.fullmatch(name) else secrets.token_hex(8)
+    if _CHOICE not in st.session_state and (data := st.query_params.get("data")):
+        values = st.query_params.get("values", "auto")
+        st.session_state[_CHOICE] = Choice(
+            data,
+            matrix=st.query_params.get("matrix") or None,
+            values=values if values in ("counts", "log1p") else "auto",
+        )
+    if _SETTINGS not in st.session_state:
+        st.session_state[_SETTINGS] = _settings_from_url()
+
+
+def _settings_from_url() -> ProjectionSettings:
+    """Settings of a link; what cannot be read keeps its default."""
+    found = {}
+    for item in fields(ProjectionSettings):
+        with suppress(KeyError, ValueError):
+            found[item.name] = type(item.default)(st.query_params[item.name])
+    try:
+        return ProjectionSettings(**found)
+    except DataError:
+        return ProjectionSettings()
+
+
+def url() -> dict[str, str]:
+    """What the URL of every page holds; what is as by default is left out."""
+    parts = {"project": project()}
+    if (found := choice()) is not None:
+        parts |= {"data": found.data, "matrix": found.matrix or "", "values": found.values}
+    plain = asdict(ProjectionSettings())
+    parts |= {name: str(value) for name, value in asdict(settings()).items() if value != plain[name]}
+    return {name: value for name, value in parts.items() if value not in ("", "auto")}
+
+
+def write_url() -> None:
+    """Write it, as a click on the navigation drops it; parameters of bound widgets stay."""
+    wanted = url()
+    for name in ("data", "project", "matrix", "values", *(item.name for item in fields(ProjectionSettings))):
+        if name in wanted and st.query_params.get(name) != wanted[name]:
+            st.query_params[name] = wanted[name]
+        elif name not in wanted and name in st.query_params:
+            del st.query_params[name]

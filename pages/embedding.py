@@ -1,0 +1,179 @@
+"""Embedding: run the model over the cells, look at them, select, compare with PCA, take the result home."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from pages._ui import (
+    compare,
+    controls,
+    datasets,
+    errors,
+    export,
+    frame,
+    jobs_panel,
+    maps,
+    resources,
+    sets_panel,
+    state,
+    take_home,
+    view,
+    words,
+)
+from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.figures.sample import MAX_DRAWN
+from scdiva_core.figures.scatter import Canvas
+
+frame.require("embedding")
+
+_BESIDE = "Side by side"
+
+
+def page() -> None:
+    """Draw the page."""
+    choice = state.choice()
+    name = datasets.display_name(choice, resources.project())
+    st.title("Embedding")
+    cells = resources.dataset(choice)
+    found = maps.available(cells, choice)
+    what = "a vector" if found.embedding is None else f"{found.embedding.shape[1]} numbers"
+    st.caption(
+        f"{words.as_text(name)} · {words.number(cells.n_obs)} cells · the genes of each cell become {what}, "
+        "drawn as a UMAP.",
+        help=words.HELP["umap"],
+    )
+    note = frame.banner()
+    if found.embedding is None:
+        _not_yet(choice, cells)
+    if found.maps:
+        _viewer(choice, cells, found, name, note)
+
+
+def _not_yet(choice: state.Choice, cells: H5adDataset) -> None:
+    """Say what is going on or what to do, while there is no embedding of this checkpoint."""
+    settings = state.settings()
+    job = jobs_panel.embedding_job(choice, settings)
+    if job is not None and job.active:
+        jobs_panel.progress_card(job)
+        return
+    with st.container(border=True, key="not-yet"):
+        if job is not None and job.state == "failed":
+            errors.show_failure(job)
+        elif job is not None and job.state == "cancelled":
+            st.info("Embedding was cancelled. What was done is kept: starting again goes on from there.")
+        else:
+            st.markdown("**These cells have not been embedded with this checkpoint yet.**")
+        _start_button(choice, cells, again=job is not None)
+
+
+def _start_button(choice: state.Choice, cells: H5adDataset, *, again: bool) -> None:
+    seconds = resources.estimate_seconds(cells.preflight)
+    st.caption(f"About {words.duration(seconds)} on this machine, plus UMAP and Leiden.", help=words.HELP["time"])
+    st.button(
+        "Try again" if again else f"Embed {words.number(cells.n_obs)} cells",
+        type="primary",
+        icon=":material/bubble_chart:",
+        key="embed",
+        on_click=jobs_panel.submit_embedding,
+        args=(choice, state.settings()),
+    )
+
+
+def _viewer(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: str, note: str) -> None:
+    sets = sets_panel.Sets(cells, found.maps)
+    source = controls.Source(cells, found.clusters, sets.masks)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="tools"):
+        colouring = controls.colour_controls(source)
+        shown_maps = _pick_maps(found.maps)
+        shown = controls.filter_control(source)
+        point_size, names_on_picture = controls.appearance_control()
+        maps.settings_control()
+    if colouring is None:
+        st.info(f"This column has more than {view.MOST_LABELS} different values: it names cells, not groups.")
+        return
+
+    # Read here: an export runs later, on a thread without a page.
+    dark, narrow = frame.is_dark(), len(shown_maps) > 1 or frame.is_phone()
+
+    def figure(cell_map: view.CellMap, *, on_screen: bool) -> go.Figure:
+        canvas = Canvas(
+            title=f"{name}: {cell_map.name}, {colouring.label}",
+            axes=cell_map.axes,
+            note=note if cell_map.representation == "X_scdiva" else "",
+            dark=dark and on_screen,
+            point_size=point_size,
+            legend_below=narrow and on_screen,
+        )
+        return view.draw(
+            cell_map,
+            colouring,
+            cells.obs_names,
+            shown=shown,
+            canvas=canvas,
+            names_on_picture=names_on_picture,
+        )
+
+    picture, panel = st.columns([3, 1], gap="medium")
+    with picture:
+        selections = _pictures(figure, shown_maps, cells.n_obs)
+        _caption(cells.n_obs, shown)
+    with panel:
+        sets_panel.panel(sets, selections, shown)
+    if found.embedding is not None and found.pca is not None:
+        key = (cells.sha256, str(choice), resources.engine().card().sha256)
+        compare.comparison(source, found.embedding, found.pca, key)
+    take_home.section(choice, cells, found, sets, shown_maps, figure, name)
+
+
+def _pick_maps(available: dict[str, view.CellMap]) -> list[view.CellMap]:
+    names = list(available)
+    if {"ScDiVa", "PCA"} <= available.keys():
+        names.insert(1, _BESIDE)
+    if len(names) == 1:
+        return [available[names[0]]]
+    picked = st.segmented_control(
+        "Picture",
+        names,
+        default=names[0],
+        required=True,
+        key="picture",
+        bind="query-params",
+        help=f"ScDiVa: UMAP of the model's embedding. PCA: {words.HELP['pca']}",
+    )
+    return [available["ScDiVa"], available["PCA"]] if picked == _BESIDE else [available[picked]]
+
+
+def _pictures(figure, shown_maps: list[view.CellMap], n_cells: int) -> list[sets_panel.Selection]:
+    selections = []
+    for column, cell_map in zip(st.columns(len(shown_maps)), shown_maps, strict=True):
+        drawn = figure(cell_map, on_screen=True)
+        with column:
+            event = st.plotly_chart(
+                drawn,
+                theme=None,
+                key=f"picture-{cell_map.representation}-{state.selection_round()}",
+                on_select="rerun",
+                selection_mode=("box", "lasso"),
+                config=export.plotly_config(f"{cell_map.name}-umap"),
+                alt=f"Scatter plot of {n_cells:,} cells: {drawn.layout.title.text}",
+            )
+        selections.append(sets_panel.Selection(cell_map, event.selection))
+    return selections
+
+
+def _caption(n_cells: int, shown: np.ndarray | None) -> None:
+    parts = []
+    if n_cells > MAX_DRAWN:
+        parts.append(
+            f"Drawn: a fixed random subset of {words.number(MAX_DRAWN)} of {words.number(n_cells)} cells. "
+            "Selections and exports use all cells."
+        )
+    if shown is not None:
+        parts.append(f"{words.number(shown.sum())} of {words.number(n_cells)} cells pass the filter.")
+    parts.append("Near means alike; the size of a gap between islands means nothing.")
+    st.caption(" ".join(parts))
+
+
+page()

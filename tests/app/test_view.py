@@ -1,0 +1,96 @@
+"""What becomes of columns, sets and tables before they are drawn or written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pages._ui import export, view, words
+from pages._ui.project import Project
+from scdiva_core.errors import StoreError
+
+
+def test_categories_keep_their_order_and_missing_labels_have_none() -> None:
+    column = pd.Series(pd.Categorical(["b", None, "a"], categories=["b", "unused", "a"]))
+    found = view.column_colouring(column, "type")
+    assert found.names == ("b", "a")
+    assert list(found.codes) == [0, -1, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["10", "9", ""], ("10", "9")),
+        ([True, False, True], ("False", "True")),
+        ([10, 9, 9], ("9", "10")),
+        ([2.0, np.nan, 1.0], ("1", "2")),
+    ],
+)
+def test_text_booleans_and_few_whole_numbers_are_groups(values: list[object], names: tuple[str, ...]) -> None:
+    found = view.column_colouring(pd.Series(values), "group")
+    assert isinstance(found, view.Categories)
+    assert found.names == names
+    assert [found.names[code] if code >= 0 else None for code in found.codes][0] == str(values[0]).split(".")[0]
+
+
+def test_other_numbers_are_numbers() -> None:
+    found = view.column_colouring(pd.Series([0.5, np.nan, 3]), "age")
+    assert isinstance(found, view.Numbers)
+    np.testing.assert_array_equal(found.values, [0.5, np.nan, 3])
+
+
+def test_a_column_of_cell_names_is_no_grouping() -> None:
+    assert view.column_colouring(pd.Series([f"cell{index}" for index in range(501)]), "barcode") is None
+
+
+def test_cells_in_several_sets_are_a_group_of_their_own() -> None:
+    masks = {"a": np.array([True, True, False, False]), "b": np.array([False, True, True, False])}
+    found = view.set_colouring(masks, 4)
+    assert [found.names[code] if code >= 0 else None for code in found.codes] == [
+        "a",
+        "in several sets",
+        "b",
+        None,
+    ]
+
+
+def test_logarithm_leaves_negative_values_out() -> None:
+    found = view.logarithm(view.Numbers("score", np.array([0.0, -1.0, np.e - 1])))
+    np.testing.assert_allclose(found.values, [0, np.nan, 1])
+    assert found.label == "log(1 + score)"
+
+
+def test_text_that_a_spreadsheet_would_run_is_written_as_text() -> None:
+    table = pd.DataFrame({"note": ["=1+1", "fine", None], "value": [-1.5, 2, 3]}, index=["@a", "b", "c"])
+    assert export.as_csv(table).decode().splitlines() == ["cell,note,value", "'@a,'=1+1,-1.5", "b,fine,2.0", "c,,3.0"]
+
+
+def test_file_names_are_plain() -> None:
+    assert export.file_name("PBMC 3k", "../x: y") == "PBMC-3k-..-x-y"
+    assert export.file_name("///") == "scdiva"
+
+
+def test_names_from_a_file_are_no_markdown() -> None:
+    assert words.as_text("[a](http://b) **c** :red[d]\n# e") == (r"\[a\]\(http\://b\) \*\*c\*\* \:red\[d\] \# e")
+
+
+def test_a_project_keeps_names_and_cell_sets(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCDIVA_HOME", str(tmp_path))
+    Project("00000000000000ff").remember_upload("a" * 64, "mine.h5ad")
+    Project("00000000000000ff").save_cell_sets("b" * 64, {"sets": []})
+    again = Project("00000000000000ff")
+    assert again.upload_name("a" * 64) == "mine.h5ad"
+    assert again.cell_sets("b" * 64) == {"sets": []}
+    assert again.cell_sets("c" * 64) is None
+    assert Project("00000000000000fe").upload_name("a" * 64) is None
+
+
+def test_a_damaged_project_file_is_an_error_with_a_hint(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCDIVA_HOME", str(tmp_path))
+    folder = tmp_path / "projects" / "00000000000000ff"
+    folder.mkdir(parents=True)
+    (folder / "project.json").write_text("{", encoding="utf-8")
+    with pytest.raises(StoreError, match="cannot be read") as caught:
+        Project("00000000000000ff").upload_name("a" * 64)
+    assert "project=" in caught.value.hint

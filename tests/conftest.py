@@ -1,0 +1,28 @@
+"""Fixtures that every test may use: where the real data and the golden values lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"needs {path}: set SCDIVA_DATA and SCDIVA_REFERENCE to where the project's data lie")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real data sets (``corpus/``, ``eval/``, ``demo/``)."""
+    return _existing(Path(os.environ.get("SCDIVA_DATA", ROOT.parent / "shared" / "data")))
+
+
+@pytest.fixture(scope="session")
+def reference_root() -> Path:
+    """Folder of golden values and reference tables."""
+    return _existing(Path(os.environ.get("SCDIVA_REFERENCE", ROOT.parent / "shared" / "reference")))
