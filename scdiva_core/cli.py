@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from scdiva_core.errors import ScDiVaError
+from scdiva_core.errors import CheckpointError, ScDiVaError
 
 _EPILOG = """examples:
   python -m scdiva_core info cells.h5ad
@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.run(options)
     except ScDiVaError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or 'A file'}: {error.strerror or error}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -130,7 +133,9 @@ def _add_pretrain(commands: Any) -> None:
     )
     parser.add_argument("corpus", type=Path, help="folder made by 'prepare'")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--device", default="auto", help="'auto', 'cpu' or 'cuda' (default: auto)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default: auto)"
+    )
     parser.add_argument("--name", default="ScDiVa", help="name on the checkpoint's card")
     parser.add_argument("--description", default="", help="a sentence for the checkpoint's card")
     parser.add_argument("--provisional", action="store_true", help="mark the checkpoint as not yet to be trusted")
@@ -139,7 +144,7 @@ def _add_pretrain(commands: Any) -> None:
         ("num-layers", 3),
         ("num-heads", 4),
         ("intermediate-size", 512),
-        ("max-genes", 384),
+        ("max-genes", 256),
     ):
         parser.add_argument(f"--{option}", type=int, default=value, help=f"(default: {value})")
     parser.add_argument(
@@ -179,7 +184,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
     from scdiva_core.engine import Engine
-    from scdiva_core.tasks.export import write_result
+    from scdiva_core.tasks.export import checked_target, write_result
     from scdiva_core.tasks.neighbors import ProjectionSettings
 
     settings = ProjectionSettings(n_neighbors=options.n_neighbors, resolution=options.resolution, seed=options.seed)
@@ -190,6 +195,7 @@ def _embed(options: argparse.Namespace) -> None:
     with engine.open(
         options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
     ) as dataset:
+        checked_target(dataset.path, options.output)
         for warning in dataset.preflight.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         progress = _Progress()
@@ -250,6 +256,9 @@ def _pretrain(options: argparse.Namespace) -> None:
     names = [field.name for field in fields(PretrainSettings)]
     settings = PretrainSettings(**{name: getattr(options, name) for name in names})
     device = options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        msg = "The device 'cuda' is not available here."
+        raise CheckpointError(msg, "Choose 'cpu' or 'auto'.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     card = {"name": options.name, "description": options.description, "provisional": options.provisional}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from dataclasses import asdict, dataclass, field
@@ -16,7 +18,7 @@ from scdiva_core.data.h5ad import H5adDataset, Values, open_h5ad
 from scdiva_core.data.preflight import Preflight, preflight
 from scdiva_core.data.tokenizer import TokenBatch, Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
-from scdiva_core.errors import CheckpointError
+from scdiva_core.errors import CheckpointError, DataError
 from scdiva_core.model.checkpoint import load_pretrained
 from scdiva_core.store import ResultStore, StoredResult, home
 from scdiva_core.tasks.embedding import CHUNK_CELLS, embed_cells, embedding_width, population_entropy
@@ -113,10 +115,11 @@ class Engine:
     def card(self) -> ModelCard:
         """Describe the running model."""
         model, card = self.model, self.model.card
-        settings = card.get("training", {})
+        settings = card.get("training")
+        settings = settings if isinstance(settings, dict) else {}
         return ModelCard(
-            name=card.get("name", Path(self.checkpoint).name),
-            description=card.get("description", "This checkpoint brings no description."),
+            name=str(card.get("name") or Path(self.checkpoint).name),
+            description=str(card.get("description") or "This checkpoint brings no description."),
             sha256=model.sha256,
             parameters=model.count_parameters(),
             parameters_total=model.count_parameters(heads=True),
@@ -235,10 +238,13 @@ class Engine:
         Raises
         ------
         DataError
-            Too few cells for a map.
+            Too few cells for a map, or an unknown representation.
         Cancelled
             The user stopped.
         """
+        if representation not in ("X_scdiva", "X_pca"):
+            msg = f"{representation!r} is no representation that can be drawn."
+            raise DataError(msg, "Choose 'X_scdiva' or 'X_pca'.")
         stored = self.stored_projection(dataset, representation=representation, settings=settings)
         if stored is not None:
             return stored
@@ -318,9 +324,13 @@ class Engine:
         return self._key("projection", dataset, representation=representation, settings=asdict(settings))
 
     def _fingerprint(self) -> str:
-        """What an embedding depends on besides the data: weights, genes, and the type of the arithmetic."""
-        digest = f"{self.model.sha256}-{self.vocabulary.sha256}"
-        return f"{digest}-{'bf16' if self.device.type == 'cuda' else 'f32'}"
+        """What an embedding depends on besides the data: weights, configuration, genes, entropies, arithmetic."""
+        model = self.model
+        entropies = model.tokenizer.entropy.tobytes() if model.has_entropy else b""
+        config = json.dumps(asdict(model.config), sort_keys=True).encode()
+        digest = hashlib.sha256(config + entropies).hexdigest()
+        arithmetic = "bf16" if self.device.type == "cuda" else "f32"
+        return f"{model.sha256}-{self.vocabulary.sha256}-{digest}-{arithmetic}"
 
 
 def choose_device(name: str) -> torch.device:
@@ -334,9 +344,13 @@ def choose_device(name: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
-    kind = name.partition(":")[0]
-    if not available.get(kind, False):
-        there = ", ".join(device for device, ok in available.items() if ok)
+    try:
+        device = torch.device(name)
+        there = available.get(device.type, False) and (device.index or 0) < max(torch.cuda.device_count(), 1)
+    except RuntimeError:  # no device name at all
+        there = False
+    if not there:
+        names = ", ".join(kind for kind, usable in available.items() if usable)
         msg = f"The device {name!r} is not available here."
-        raise CheckpointError(msg, f"Choose 'auto' or one of: {there}.")
-    return torch.device(name)
+        raise CheckpointError(msg, f"Choose 'auto' or one of: {names}.")
+    return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -43,16 +44,24 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         gene_column=payload["gene_column"],
         values=payload["values"],
     ) as dataset:
-        engine.embed(dataset, progress=context.progress, cancelled=context.cancelled)
-        for representation in ("X_scdiva", "X_pca"):
-            engine.project(
-                dataset,
-                representation=representation,
-                settings=settings,
-                progress=context.progress,
-                cancelled=context.cancelled,
-            )
+        cancelled = context.cancelled
+        engine.embed(dataset, progress=_part(context, 0.0, 0.6), cancelled=cancelled)
+        engine.project(dataset, settings=settings, progress=_part(context, 0.6, 0.15), cancelled=cancelled)
+        engine.components(dataset, settings, progress=_part(context, 0.75, 0.1), cancelled=cancelled)
+        beside = _part(context, 0.85, 0.15)
+        engine.project(dataset, representation="X_pca", settings=settings, progress=beside, cancelled=cancelled)
         return {"n_obs": dataset.n_obs}
+
+
+def _part(context: Context, start: float, share: float) -> Callable[[int, int, str], None]:
+    """Report a stage as its part of the whole, so that one bar runs from start to end; the shares are typical."""
+
+    def progress(done: int, total: int, message: str) -> None:
+        # In units of this stage: the rate then is in cells while cells are embedded.
+        whole = total / share
+        context.progress(start * whole + done, whole, message)
+
+    return progress
 
 
 @lru_cache(maxsize=1)

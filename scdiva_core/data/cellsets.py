@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -81,6 +82,9 @@ def select(recipe: Recipe, dataset: H5adDataset, coordinates: Mapping[str, NDArr
     except KeyError as error:
         msg = f"This recipe needs {error}, which is not there."
         raise DataError(msg, "Compute the map first, or choose another column.") from error
+    except (TypeError, ValueError) as error:
+        msg = f"This recipe cannot be read: {error}."
+        raise DataError(msg, "Make the cell set again.") from error
     msg = f"{kind!r} is no kind of cell set."
     raise DataError(msg, "Known kinds: lasso, category, gene.")
 
@@ -202,6 +206,9 @@ class CellSets:
         if len(name) > _LONGEST_NAME:
             msg = f"The name has {len(name)} characters."
             raise DataError(msg, f"Use at most {_LONGEST_NAME}.")
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
+            msg = f"The name {name!r} holds a control character."
+            raise DataError(msg, "Use letters, digits and punctuation.")
         if any(item.name == name for item in self._sets):
             msg = f"There is a cell set {name!r} already."
             raise DataError(msg, "Choose another name.")
@@ -225,5 +232,9 @@ def _pack(mask: NDArray[np.bool_]) -> str:
 
 def _unpack(text: str, n_obs: int) -> NDArray[np.bool_]:
     size = (n_obs + 7) // 8
-    content = zlib.decompressobj().decompress(base64.b64decode(text), size)
+    stream = zlib.decompressobj()
+    content = stream.decompress(base64.b64decode(text), size + 1)
+    if len(content) != size or not stream.eof:
+        msg = f"{len(content)} bytes instead of {size}"
+        raise ValueError(msg)
     return np.unpackbits(np.frombuffer(content, np.uint8), count=n_obs).astype(bool)

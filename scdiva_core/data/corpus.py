@@ -86,7 +86,7 @@ class Corpus:
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
         self.vocabulary = GeneVocabulary.from_file(self.folder / "vocab.json")
-        statistics = load_file(self.folder / "statistics.safetensors")
+        statistics = _read_statistics(self.folder / "statistics.safetensors")
         self.entropy: NDArray[np.float32] = statistics["entropy"]
         self.gene_mean: NDArray[np.float32] = statistics["gene_mean"]
         self.gene_std: NDArray[np.float32] = statistics["gene_std"]
@@ -165,6 +165,14 @@ def batches(cells: NDArray[np.integer], size: int, seed: int, start: int = 0) ->
         while place < per_epoch:
             yield order[place * size : (place + 1) * size]
             place, step = place + 1, step + 1
+
+
+def _read_statistics(path: Path) -> dict[str, NDArray[np.float32]]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        msg = f"The file {path.name} of the corpus cannot be read."
+        raise DataError(msg, "Run 'prepare' again; finished data sets are kept.") from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

@@ -60,13 +60,19 @@ def prepare(
     Raises
     ------
     DataError
-        A file holds no raw counts or cannot be read, two files share a name, or no donor can be held out.
+        A file is not there, holds no raw counts or cannot be read, two files share a name, or no donor can be held out.
     """
     names = [file.stem for file in files]
     if len(set(names)) < len(names):
         msg = f"Two of the {len(files)} files share a name."
         raise DataError(msg, "Rename one: a data set is known by its file's name.")
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        msg = f"{len(missing)} of the {len(files)} files are not there, the first is {missing[0]}."
+        raise DataError(msg, "Check the path.")
     folder.mkdir(parents=True, exist_ok=True)
+    # From here on vocabulary and shards may belong to different runs.
+    _write_json(folder / "corpus.json", {"finished": False})
     if vocabulary is None:
         vocabulary = _corpus_vocabulary(files, min_cells, report)
     vocabulary.to_file(folder / "vocab.json")
@@ -109,7 +115,7 @@ def _write_dataset(
     report: Report,
 ) -> dict[str, Any]:
     """Write one file's shards, unless the same ones are there, and return its entry of the manifest."""
-    entry_path = folder / f"{file.stem}.json"
+    entry_path = folder / f"{file.stem}.dataset.json"
     inputs = {
         "source_sha256": file_sha256(file),
         "vocabulary_sha256": vocabulary.sha256,

@@ -73,12 +73,12 @@ class TokenRows:
         """Number of tokens of each row."""
         return np.diff(self.indptr)
 
-    def batch(self, rows: NDArray[np.integer], *, pad_id: int = 0) -> TokenBatch:
+    def batch(self, rows: NDArray[np.integer] | slice, *, pad_id: int = 0) -> TokenBatch:
         """Pad the chosen rows to the longest of them (at least one column wide)."""
         lengths = self.lengths[rows]
         width = max(int(lengths.max(initial=0)), 1)
         inside = np.arange(width) < lengths[:, None]
-        source = (self.indptr[rows][:, None] + np.arange(width))[inside]
+        source = (self.indptr[:-1][rows][:, None] + np.arange(width))[inside]
         gene_ids = np.full(inside.shape, pad_id, np.int64)
         values = np.zeros(inside.shape, np.float32)
         gene_ids[inside] = self.gene_ids[source]

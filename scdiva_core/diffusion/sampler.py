@@ -96,7 +96,7 @@ def _propose(
     noisy = logits
     if temperature > 0:
         uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(min=1e-9)
-        noisy = logits - temperature * torch.log(-torch.log(uniform).clamp(min=1e-9))
+        noisy = logits - temperature * torch.log(-torch.log(uniform))
     best = noisy.argmax(dim=-1, keepdim=True)
     genes, confidence = ids.clone(), torch.full(ids.shape, -1.0, device=ids.device)
     genes[masked] = best.squeeze(-1)

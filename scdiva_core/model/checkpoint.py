@@ -106,8 +106,12 @@ def save_pretrained(model: ScDiVaModel, directory: str | Path, *, dtype: torch.d
             (stage / "card.json").write_text(json.dumps(model.card, indent=2) + "\n", encoding="utf-8")
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
         save_file(tensors, stage / "model.safetensors")
+        written = {file.name for file in stage.iterdir()}
         for file in sorted(stage.iterdir(), key=lambda path: path.name == "model.safetensors"):
             os.replace(file, folder / file.name)
+        for name in ("serialization.safetensors", "card.json"):
+            if name not in written:  # of another checkpoint that was here
+                (folder / name).unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -127,8 +131,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         msg = f"{path.name} ({path.stat().st_size:,} bytes) cannot be read as weights: {_first_line(error)}"
         hint = "It may be truncated, or hold pickled code, which is never run. Download it again."
         raise CheckpointError(msg, hint) from error
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[key] for key in _WRAPPERS if key in content), None)
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
         content = inner
@@ -194,8 +198,22 @@ def _read_config(folder: Path, tensors: Mapping[str, Tensor]) -> ScDiVaConfig:
         if not isinstance(stored, dict):
             msg = f"{path.name} is not a JSON object."
             raise CheckpointError(msg, "Restore the checkpoint's own config.json.")
-        values |= stored
+        return _checked_config(ScDiVaConfig.from_dict(values | stored), values)
     return ScDiVaConfig.from_dict(values)
+
+
+def _checked_config(config: ScDiVaConfig, shapes: Mapping[str, Any]) -> ScDiVaConfig:
+    """Refuse sizes that the tensors contradict, before a network of such sizes is built."""
+    hint = "Use the config.json that belongs to these weights."
+    for name, size in shapes.items():
+        if name != "heads" and getattr(config, name) != size:
+            msg = f"{name} is {getattr(config, name)!r} in config.json, but {size} in the weights."
+            raise CheckpointError(msg, hint)
+    absent = [head for head in config.heads if head not in shapes["heads"]]
+    if absent:
+        msg = f"config.json names heads that the weights lack: {', '.join(absent)}."
+        raise CheckpointError(msg, hint)
+    return config
 
 
 def _shapes_as_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -257,8 +275,8 @@ def _read_entropy(folder: Path, config: ScDiVaConfig) -> Tensor | None:
 
 
 def _without_prefix(name: str) -> str:
-    for prefix in _PREFIXES:
-        name = name.removeprefix(prefix)
+    while name.startswith(_PREFIXES):
+        name = name.partition(".")[2]
     return name
 
 

@@ -93,6 +93,10 @@ class ScDiVaConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 msg = f"config: {name} must be a positive whole number, found {getattr(self, name)!r}."
                 raise CheckpointError(msg)
+        for name in ("pad_id", "mask_id", "pad_fill_id", "bos_id", "eos_id"):
+            if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) < self.vocab_size:
+                msg = f"config: {name} is {getattr(self, name)!r}, but there are {self.vocab_size:,} token ids."
+                raise CheckpointError(msg, "Give the checkpoint's reserved ids in config.json.")
         if self.hidden_size % self.num_heads or (self.hidden_size // self.num_heads) % 2:
             msg = f"config: {self.hidden_size} hidden units do not split into {self.num_heads} heads of even width."
             raise CheckpointError(msg, "Choose a hidden_size that is an even multiple of num_heads.")

@@ -19,6 +19,12 @@ class LatentHead(nn.Module):
         super().__init__()
         self.mu = nn.Linear(config.hidden_size, config.latent_dim)
         self.logvar = nn.Linear(config.hidden_size, config.latent_dim)
+        self.reset()
+
+    def reset(self) -> None:
+        """Start with little noise (std 0.05): at unit noise the decoder learns the mean cell and no more."""
+        nn.init.zeros_(self.logvar.weight)
+        nn.init.constant_(self.logvar.bias, -6.0)
 
     def forward(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``mu, logvar``; log-variances are clamped to [-10, 4] so that exp stays finite."""

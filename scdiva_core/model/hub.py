@@ -8,6 +8,7 @@ from pathlib import Path
 from scdiva_core.errors import HubError
 from scdiva_core.model.layout import COMPANION_FILES, VOCABULARY_FILES, WEIGHT_FILES
 
+_LISTING_SECONDS = 10
 OFFLINE_HINT = "Check the connection, or download the checkpoint elsewhere and give the folder's path."
 
 
@@ -29,7 +30,9 @@ def download_checkpoint(repo_id: str) -> Path:
 
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        names = HfApi(endpoint=endpoint).list_repo_files(repo_id)
+        # Not list_repo_files: that retries for half a minute before it admits to be offline.
+        info = HfApi(endpoint=endpoint).model_info(repo_id, timeout=_LISTING_SECONDS)
+        names = [file.rfilename for file in info.siblings or ()]
         weights = next((name for name in WEIGHT_FILES if name in names), None)
         if weights is None:
             msg = f"{repo_id} holds no weights among its {len(names)} files."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.cellsets import CellSet
 from scdiva_core.data.h5ad import H5adDataset
-from scdiva_core.data.hdf5 import hdf5_errors
 from scdiva_core.errors import DataError
 from scdiva_core.tasks.neighbors import Projection
 
@@ -66,22 +66,40 @@ def write_result(
     DataError
         ``path`` is the input itself, the disk is full, or the copy cannot be written.
     """
-    target = Path(path).expanduser()
-    if target.exists() and target.samefile(dataset.path):
-        msg = f"{target.name} is the input file, which is never changed."
-        raise DataError(msg, "Choose another name for the result.")
+    maps, sets = tuple(projections), tuple(cell_sets)
+    for size in (len(embedding), *(len(item.leiden) for item in maps), *(len(item.mask) for item in sets)):
+        if size != dataset.n_obs:
+            msg = f"The results are of {size:,} cells, but the file has {dataset.n_obs:,}."
+            raise DataError(msg, "Compute them again on this file.")
+    target = checked_target(dataset.path, path)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(dataset.path, partial)
-        with hdf5_errors(f"The result {target.name!r}"), h5py.File(partial, "r+") as file:
-            _add(file, dataset, embedding, provenance, tuple(projections), tuple(cell_sets))
+        with h5py.File(partial, "r+") as file:
+            _add(file, dataset, embedding, provenance, maps, sets)
         os.replace(partial, target)
-    except OSError as error:
-        msg = f"{target} cannot be written: {error.strerror or error}."
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises any of them on a full disk
+        msg = f"{target} cannot be written: {getattr(error, 'strerror', None) or error}."
         raise DataError(msg, "Choose another folder, or free some disk space.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
+    return target
+
+
+def checked_target(source: Path, path: str | Path) -> Path:
+    """Make sure that a result would not go onto its own input; worth asking before hours of work.
+
+    Raises
+    ------
+    DataError
+        ``path`` is ``source``, perhaps through a link.
+    """
+    target = Path(path).expanduser()
+    if target.exists() and target.samefile(source):
+        msg = f"{target.name} is the input file, which is never changed."
+        raise DataError(msg, "Choose another name for the result.")
     return target
 
 
@@ -103,13 +121,16 @@ def _add(
             clusters.astype(str), categories=names
         )
     for item in cell_sets:
-        columns[f"set: {item.name.replace('/', '-')}"] = item.mask
+        column = f"set: {item.name.replace('/', '-')}"
+        while column in columns:
+            column += " (2)"
+        columns[column] = item.mask
     for group in ("obsm", "uns"):
         if group not in file:
             write_elem(file, group, {})
     for name, array in arrays.items():
         write_elem(file["obsm"], name, array)
-    _write_columns(file["obs"], columns)
+    _write_columns(file["obs"], columns, list(dataset.obs))
     record = {
         **provenance,
         "settings": {item.representation: item.settings.to_dict() for item in projections},
@@ -119,9 +140,9 @@ def _add(
     write_elem(file["uns"], "scdiva", {name: json.dumps(value) for name, value in record.items()})
 
 
-def _write_columns(obs: h5py.Group, columns: Mapping[str, Any]) -> None:
-    """Add columns to the table on disk and list them in its order."""
-    order = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs["column-order"]]
+def _write_columns(obs: h5py.Group, columns: Mapping[str, Any], known: list[str]) -> None:
+    """Add columns to the table on disk and list them in its order, or after `known` where it has none."""
+    order = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs.get("column-order", known)]
     for name, values in columns.items():
         write_elem(obs, name, values)
         if name not in order:

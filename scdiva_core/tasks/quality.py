@@ -42,8 +42,9 @@ def quality_metrics(dataset: H5adDataset, *, max_cells: int = 20_000, seed: int 
         # Shares are of molecules; log values are taken back to a linear scale first.
         linear = part if counted else part.expm1()
         total = np.asarray(linear.sum(axis=1)).ravel()
+        genes = np.asarray((part > 0).sum(axis=1)).ravel()
         mt = np.asarray(linear[:, mitochondrial].sum(axis=1)).ravel()
-        pieces.append(np.column_stack([total, (part > 0).sum(axis=1), 100 * mt / np.maximum(total, 1e-9)]))
+        pieces.append(np.column_stack([total, genes, 100 * mt / np.maximum(total, 1e-9)]))
     values = np.concatenate(pieces) if pieces else np.empty((0, 3))
     table = pd.DataFrame(
         {"n_genes_by_counts": values[:, 1].astype(int), "pct_counts_mt": values[:, 2]},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from scdiva_core.data.corpus import Corpus
 
@@ -29,7 +30,8 @@ def svd_gene_embeddings(corpus: Corpus, width: int, *, seed: int, max_cells: int
     Returns
     -------
     Tensor
-        float32 ``[vocab_size, width]``; rows of genes that never occur are 0.
+        float32 ``[vocab_size, width]``; 0 in rows of genes that never occur in these cells, and in columns beyond
+        the number of cells.
     """
     rng = np.random.default_rng(seed)
     cells = corpus.cells("training")
@@ -46,4 +48,8 @@ def svd_gene_embeddings(corpus: Corpus, width: int, *, seed: int, max_cells: int
         genes = transposed @ basis
     left, singular, _ = torch.linalg.svd(genes, full_matrices=False)
     vectors = left[:, :width] * singular[:width].sqrt()
-    return vectors / vectors[vectors.abs().sum(dim=1) > 0].std(dim=0).clamp(min=1e-6)
+    seen = torch.from_numpy(np.bincount(rows.gene_ids, minlength=len(vectors)) > 0)
+    vectors = vectors / vectors[seen].std(dim=0).clamp(min=1e-6)
+    vectors[~seen] = 0
+    # Fewer cells than dimensions span fewer: the others start at 0.
+    return F.pad(vectors, (0, width - vectors.shape[1]))

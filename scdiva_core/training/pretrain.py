@@ -112,15 +112,8 @@ class _Run:
         """Begin anew, or go on from ``state.pt``."""
         path = self.folder / "state.pt"
         state = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
-        if state is None and self.settings.initial_genes == "svd":
-            vectors = svd_gene_embeddings(self.corpus, self.model.config.hidden_size, seed=self.settings.seed)
-            with torch.no_grad():
-                # 1 / sqrt(width): a token then has about unit length, as the value encoder's output has.
-                self.model.gene_embedding.weight.copy_(vectors * self.model.config.hidden_size**-0.5)
-                self.model.gene_head.weight.copy_(vectors * 0.02)
-        if state is None and "batch_integration" in self.model.heads:
-            with torch.no_grad():
-                self.model.heads["batch_integration"].out.bias.copy_(torch.from_numpy(self.corpus.gene_mean))
+        if state is None:
+            self._initialise()
         self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -130,6 +123,24 @@ class _Run:
         )
         if state is not None:
             self._restore(state)
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        """Start from gene vectors that already tell cells apart, and from a decoder that says the mean cell.
+
+        A random decoder's first lesson would be to silence the latent that it reads.
+        """
+        model, config = self.model, self.model.config
+        if self.settings.initial_genes == "svd":
+            vectors = svd_gene_embeddings(self.corpus, config.hidden_size, seed=self.settings.seed)
+            often = torch.from_numpy(self.corpus.gene_mean)
+            model.gene_embedding.weight.copy_(vectors - (often @ vectors) / often.sum())
+            model.gene_embedding.weight[config.pad_id] = 0
+            model.gene_head.weight.copy_(vectors * 0.02)
+        model.value_encoder[2].weight.mul_(0.1)
+        if "batch_integration" in model.heads:
+            model.heads["batch_integration"].out.weight.zero_()
+            model.heads["batch_integration"].out.bias.copy_(torch.from_numpy(self.corpus.gene_mean))
 
     def _restore(self, state: dict[str, Any]) -> None:
         if state["settings"] != asdict(self.settings) or state["config"] != json.dumps(asdict(self.model.config)):

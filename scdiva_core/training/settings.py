@@ -39,23 +39,23 @@ class PretrainSettings:
         Steps between validations and between resumable states, and how many held-out cells are scored.
     """
 
-    steps: int = 20_000
-    batch_size: int = 64
+    steps: int = 1500
+    batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
-    warmup_steps: int = 200
+    warmup_steps: int = 100
     clip: float = 1.0
     thinned_share: float = 0.5
     visible_share: float = 0.5
-    expression_weight: float = 1.0
+    expression_weight: float = 10.0
     kl_weight: float = 1e-4
-    max_identity_targets: int | None = 1024
+    max_identity_targets: int | None = 512
     initial_genes: Literal["svd", "random"] = "svd"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     seed: int = 0
     validate_every: int = 500
     validation_cells: int = 512
-    save_every: int = 200
+    save_every: int = 100
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "validate_every", "validation_cells", "save_every"):

@@ -237,10 +237,10 @@ def test_two_files_of_one_name_are_refused(corpus_files: list[Path], tmp_path: P
 
 
 def test_a_misspelt_file_changes_nothing(copy: Path, corpus_files: list[Path]) -> None:
-    with pytest.raises(DataError, match=r"There is no file '.*typo\.h5ad'"):
+    with pytest.raises(DataError, match=r"1 of the 3 files are not there, the first is .*typo\.h5ad"):
         prepare([*corpus_files, copy / "typo.h5ad"], copy, min_cells=20)
     assert len(Corpus(copy)) == 240
-    with pytest.raises(DataError, match="There is no file"):
+    with pytest.raises(DataError, match="1 of the 1 files are not there"):
         prepare([copy / "typo.h5ad"], copy.parent / "new")
     assert not (copy.parent / "new").exists()
 

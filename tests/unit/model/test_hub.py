@@ -1,0 +1,241 @@
+"""Checkpoints through a real hub client, from a small server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+
+from scdiva_core.data.vocabulary import GeneVocabulary
+from scdiva_core.model.config import ScDiVaConfig
+from scdiva_core.model.network import ScDiVaModel
+
+ROOT = Path(__file__).resolve().parents[3]
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+LOAD = """
+import json, sys
+from scdiva_core.errors import ScDiVaError
+from scdiva_core.model.network import ScDiVaModel
+try:
+    model = ScDiVaModel.from_pretrained(sys.argv[1])
+    print(json.dumps({"sha256": model.sha256, "genes": len(model.vocabulary), "card": model.card}))
+except ScDiVaError as error:
+    print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}))
+"""
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves folders as repositories: the list of files, and each file with its hash."""
+
+    daemon_threads = True
+
+    def __init__(self, repositories: dict[str, Path]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.repositories = repositories
+        self.requests: list[str] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+    def _answer(self, *, with_body: bool) -> None:
+        path = urlsplit(self.path).path
+        self.server.requests.append(f"{self.command} {path}")
+        for name, folder in self.server.repositories.items():
+            if path == f"/api/models/{name}":
+                files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+                content = json.dumps({"id": name, "sha": COMMIT, "siblings": files}).encode()
+                return self._send(content, {"Content-Type": "application/json"}, with_body)
+            prefix = f"/{name}/resolve/main/"
+            if path.startswith(prefix) and (folder / path.removeprefix(prefix)).is_file():
+                file = folder / path.removeprefix(prefix)
+                headers = {"ETag": f'"{_digest(file)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+                return self._send(file.read_bytes(), headers, with_body)
+        error = {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}
+        return self._send(b'{"error": "Repository not found"}', error, with_body, status=404)
+
+    def _send(self, body: bytes, headers: dict[str, str], with_body: bool, status: int = 200) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+
+def _digest(file: Path) -> str:
+    """A name for this content; hashing half a gigabyte for each request would take longer than sending it."""
+    stat = file.stat()
+    return hashlib.sha1(f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()
+
+
+@contextmanager
+def hub(repositories: dict[str, Path]) -> Iterator[Hub]:
+    server = Hub(repositories)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def run(code: str, endpoint: str, cache: Path, *arguments: str, **environment: str) -> str:
+    """Run code in a fresh process: the hub's client reads its environment when it is imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "no_proxy": "*", **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def load(name: str, endpoint: str, cache: Path, **environment: str) -> dict:
+    return json.loads(run(LOAD, endpoint, cache, name, **environment).splitlines()[-1])
+
+
+def test_checkpoint_is_fetched_once_and_then_survives_without_the_hub(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    expected = hashlib.sha256((tiny_checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    cache = tmp_path / "cache"
+    with hub({"owner/tiny": tiny_checkpoint}) as server:
+        first = load("owner/tiny", server.endpoint, cache)
+        fetched = [line for line in server.requests if line.startswith("GET") and "/resolve/" in line]
+        server.requests.clear()
+        second = load("owner/tiny", server.endpoint, cache)
+        fetched_again = [line for line in server.requests if line.startswith("GET") and "/resolve/" in line]
+    assert first == second
+    assert first["sha256"] == expected
+    assert first["card"]["name"] == "tiny"
+    assert len(fetched) == len(set(fetched)) == 5
+    assert fetched_again == []
+    assert load("owner/tiny", server.endpoint, cache) == first, "the server is gone, the copy is not"
+    assert load("owner/tiny", server.endpoint, cache, HF_HUB_OFFLINE="1") == first
+
+
+def test_only_the_files_of_a_checkpoint_are_fetched(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    for file in tiny_checkpoint.iterdir():
+        (repository / file.name).symlink_to(file)
+    for name in ("training_data.h5ad", "modeling.py", "pytorch_model.bin"):
+        (repository / name).write_bytes(b"never wanted")
+    with hub({"owner/full": repository}) as server:
+        assert "sha256" in load("owner/full", server.endpoint, tmp_path / "cache")
+        fetched = {line.rpartition("/")[2] for line in server.requests if "/resolve/" in line}
+    assert fetched == {file.name for file in tiny_checkpoint.iterdir()}
+
+
+def test_nothing_cached_and_no_hub(tmp_path: Path) -> None:
+    with hub({}) as server:
+        gone = server.endpoint
+    found = load("owner/tiny", gone, tmp_path / "cache")
+    assert found["error"] == "HubError"
+    assert "could not be reached for 'owner/tiny'" in found["message"]
+    assert "folder's path" in found["hint"]
+
+
+def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
+    with hub({}) as server:
+        found = load("owner/absent", server.endpoint, tmp_path / "cache")
+    assert found["error"] == "HubError"
+    assert "no repository 'owner/absent'" in found["message"]
+    assert "spelling" in found["hint"]
+
+
+def test_a_repository_without_weights(tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "README.md").write_text("# Soon")
+    (repository / "vocab.json").write_text('["<pad>", "A"]')
+    with hub({"owner/empty": repository}) as server:
+        found = load("owner/empty", server.endpoint, tmp_path / "cache")
+    assert found["error"] == "HubError"
+    assert found["message"] == "owner/empty holds no weights among its 2 files."
+    assert "model.safetensors" in found["hint"]
+
+
+def test_weights_without_vocabulary_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    (repository / "model.safetensors").symlink_to(tiny_checkpoint / "model.safetensors")
+    (repository / "config.json").symlink_to(tiny_checkpoint / "config.json")
+    with hub({"owner/bare": repository}) as server:
+        found = load("owner/bare", server.endpoint, tmp_path / "cache")
+    assert found["error"] == "VocabularyError"
+    assert "vocabulary is missing" in found["message"]
+
+
+# The model card's quick-start, line for line but for the first import.
+QUICK_START = """
+import torch
+from scdiva_core.model.network import ScDiVaModel
+
+model = ScDiVaModel.from_pretrained("warming666/ScDiVa")
+model.eval()
+
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+model.to(device)
+
+input_data = torch.randn(2, 41818).to(device)
+
+with torch.no_grad():
+    embeddings = model.encode(input_data)
+    print(embeddings['latent'].shape)
+    predictions = model.predict(input_data, task="annotation")
+    print(predictions.shape)
+"""
+
+
+@pytest.fixture
+def full_size(tmp_path: Path) -> Iterator[Path]:
+    """A checkpoint of the published size, its weights drawn on purpose; about 470 MB, removed afterwards."""
+    folder = tmp_path / "ScDiVa"
+    model = ScDiVaModel(ScDiVaConfig())
+    genes = [f"GENE{i}" for i in range(41818 - 5)]
+    model.vocabulary = GeneVocabulary(["<pad>", "<mask>", *genes, "<pad_fill>", "<bos>", "<eos>"])
+    model.card = {"name": "drawn for a test", "random_weights": True}
+    model.save_pretrained(folder)
+    del model
+    yield folder
+    for file in tmp_path.rglob("*"):
+        if file.is_file() and file.stat().st_size > 1 << 20:
+            file.unlink()
+
+
+def test_quick_start_of_the_model_card_runs(full_size: Path, tmp_path: Path) -> None:
+    with hub({"warming666/ScDiVa": full_size}) as server:
+        printed = run(QUICK_START, server.endpoint, tmp_path / "cache")
+    assert printed.splitlines() == [str(torch.Size([2, 128])), str(torch.Size([2, 100]))]
