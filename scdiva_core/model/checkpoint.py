@@ -27,7 +27,7 @@ from scdiva_core.errors import CheckpointError, VocabularyError
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.hub import download_checkpoint
 from scdiva_core.model.layout import VOCABULARY_FILES, WEIGHT_FILES
-from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.model.network import ScDiVaModel, rotary_table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -61,7 +61,7 @@ def load_pretrained(source: str | Path) -> ScDiVaModel:
         sizes = f"{len(vocabulary):,} tokens, the network {config.vocab_size:,}"
         msg = f"The vocabulary beside {weights.name} has {sizes}."
         raise VocabularyError(msg, "Use the vocabulary file that came with these weights.")
-    model = ScDiVaModel(config)
+    model = _empty_model(config)
     _check_tensors(tensors, model.state_dict(), weights.name)
     model.load_state_dict(tensors)
     model.vocabulary = vocabulary
@@ -175,6 +175,15 @@ def _find_weights(source: str | Path) -> Path:
         return _find_weights(download_checkpoint(source))
     msg = f"There is no checkpoint at {source}."
     raise CheckpointError(msg, "Give a folder, a weights file, or a hub id such as 'owner/name'.")
+
+
+def _empty_model(config: ScDiVaConfig) -> ScDiVaModel:
+    """Build a network without drawing its weights: half of the time to load a full-size one."""
+    with torch.device("meta"):
+        model = ScDiVaModel(config)
+    model.to_empty(device="cpu")
+    model.rotary = rotary_table(config)
+    return model
 
 
 def _read_vocabulary(folder: Path) -> GeneVocabulary:

@@ -11,6 +11,9 @@ from scdiva_core.errors import CheckpointError
 
 HEADS = ("latent", "annotation", "batch_integration", "perturbation", "batch_discriminator")
 
+MAX_GENES = 65_536
+"""Longest row that any checkpoint may ask for; no genome has so many genes."""
+
 # Spellings found in the authors' two public architecture files, mapped to ours.
 _PUBLISHED_NAMES = {
     "VOCAB_SIZE": "vocab_size",
@@ -93,6 +96,9 @@ class ScDiVaConfig:
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 msg = f"config: {name} must be a positive whole number, found {getattr(self, name)!r}."
                 raise CheckpointError(msg)
+        if self.max_genes > MAX_GENES:
+            msg = f"config: max_genes is {self.max_genes:,}."
+            raise CheckpointError(msg, f"At most {MAX_GENES:,} genes of a cell can be read.")
         for name in ("pad_id", "mask_id", "pad_fill_id", "bos_id", "eos_id"):
             if not isinstance(getattr(self, name), int) or not 0 <= getattr(self, name) < self.vocab_size:
                 msg = f"config: {name} is {getattr(self, name)!r}, but there are {self.vocab_size:,} token ids."

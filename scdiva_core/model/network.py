@@ -102,7 +102,7 @@ class ScDiVaModel(nn.Module):
         self.value_head = nn.Sequential(
             nn.Linear(width, config.value_head_size), nn.ReLU(), nn.Linear(config.value_head_size, 1)
         )
-        self.rotary = RotaryTable(width // config.num_heads, config.max_genes + 1, config.rope_theta)
+        self.rotary = rotary_table(config)
         self.heads = build_heads(config)
         self.apply(_initialise)
         if "latent" in self.heads:
@@ -258,6 +258,11 @@ class ScDiVaModel(nn.Module):
         from scdiva_core.model.checkpoint import save_pretrained
 
         save_pretrained(self, directory)
+
+
+def rotary_table(config: ScDiVaConfig) -> RotaryTable:
+    """Positions of the anchor and of the longest row that a network of this configuration takes."""
+    return RotaryTable(config.hidden_size // config.num_heads, config.max_genes + 1, config.rope_theta)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -67,11 +67,15 @@ def pretrain(
     Raises
     ------
     CheckpointError
-        The vocabulary does not fit the configuration, or ``folder`` holds a run with other settings.
+        The vocabulary or the heads do not fit, or ``folder`` holds a run with other settings or a damaged one.
     """
     if len(corpus.vocabulary) != config.vocab_size:
         msg = f"The corpus has {len(corpus.vocabulary):,} tokens, the configuration {config.vocab_size:,}."
         raise CheckpointError(msg, "Set vocab_size to the corpus's.")
+    lacking = {"latent", "batch_integration"} - set(config.heads)
+    if settings.expression_weight > 0 and lacking:
+        msg = f"Expression is decoded from the latent, but the configuration lacks: {', '.join(sorted(lacking))}."
+        raise CheckpointError(msg, "Add these heads, or set expression_weight to 0.")
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(corpus, config, folder, settings, torch.device(device), report)
     run.start()
@@ -110,9 +114,9 @@ class _Run:
 
     def start(self) -> None:
         """Begin anew, or go on from ``state.pt``."""
-        path = self.folder / "state.pt"
-        state = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        state = self._saved_state()
         if state is None:
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
             self._initialise()
         self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
@@ -123,6 +127,23 @@ class _Run:
         )
         if state is not None:
             self._restore(state)
+
+    def _saved_state(self) -> dict[str, Any] | None:
+        """State of an unfinished run in the folder, if it is one of these settings."""
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            same = state["settings"] == asdict(self.settings)
+            same = same and state["config"] == json.dumps(asdict(self.model.config))
+        except Exception as error:  # torch raises a dozen kinds for a broken file
+            msg = f"{path} cannot be read, so this run cannot go on."
+            raise CheckpointError(msg, "Delete it to begin anew, or choose another folder.") from error
+        if not same:
+            msg = f"{self.folder} holds an unfinished run with other settings."
+            raise CheckpointError(msg, "Repeat the first command to go on with it, or choose another folder.")
+        return state
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -143,12 +164,13 @@ class _Run:
             model.heads["batch_integration"].out.bias.copy_(torch.from_numpy(self.corpus.gene_mean))
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if state["settings"] != asdict(self.settings) or state["config"] != json.dumps(asdict(self.model.config)):
-            msg = f"{self.folder} holds an unfinished run with other settings."
-            raise CheckpointError(msg, "Repeat the first command to go on with it, or choose another folder.")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.validation = state["step"], state["seconds"], state["validation"]
+        # What the stopped run logged after its last saved state is about to be done again.
+        log = self.folder / "log.jsonl"
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
+        log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8")
 
     def train(self) -> None:
         """Take the remaining steps."""

@@ -98,3 +98,8 @@ def test_what_no_network_can_be_is_refused(tiny_config: Callable, changes: dict[
 def test_values_of_the_wrong_kind_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="config"):
         ScDiVaConfig.from_dict(values)
+
+
+def test_a_row_longer_than_any_genome_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="max_genes is 1,000,000,000"):
+        ScDiVaConfig(max_genes=1_000_000_000)

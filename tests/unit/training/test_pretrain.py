@@ -274,3 +274,26 @@ def test_training_needs_only_torch_numpy_and_safetensors(corpus_folder: Path, tm
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out")
     assert ScDiVaModel.from_pretrained(tmp_path / "out").card["training"]["steps"] == 2
+
+
+def test_a_configuration_without_the_heads_that_the_loss_reads_is_refused(
+    corpus: Corpus, network: ScDiVaConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="lacks: batch_integration, latent"):
+        pretrain(corpus, replace(network, heads=()), tmp_path, SHORT)
+
+
+def test_a_damaged_state_says_what_to_do(corpus: Corpus, network: ScDiVaConfig, tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read.*Delete it to begin anew"):
+        pretrain(corpus, network, tmp_path, SHORT)
+
+
+def test_the_log_of_a_resumed_run_says_nothing_twice(corpus: Corpus, network: ScDiVaConfig, tmp_path: Path) -> None:
+    often = replace(SHORT, validate_every=3)
+    with pytest.raises(Stopped):
+        pretrain(corpus, network, tmp_path, often, report=stop_at(6))
+    assert [record["step"] for record in records(tmp_path)] == [3, 6]
+    pretrain(corpus, network, tmp_path, often)
+    steps = [record["step"] for record in records(tmp_path) if "validation_total" in record]
+    assert steps == [3, 6, 9, 12]
