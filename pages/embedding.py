@@ -37,7 +37,7 @@ def page() -> None:
     name = datasets.display_name(choice, resources.project())
     st.title("Embedding")
     cells = resources.dataset(choice)
-    found = maps.available(cells, choice)
+    found = maps.available(cells)
     what = "a vector" if found.embedding is None else f"{found.embedding.shape[1]} numbers"
     st.caption(
         f"{words.as_text(name)} · {words.number(cells.n_obs)} cells · the genes of each cell become {what}, "
@@ -56,7 +56,7 @@ def _not_yet(choice: state.Choice, cells: H5adDataset) -> None:
     settings = state.settings()
     job = jobs_panel.embedding_job(choice, settings)
     if job is not None and job.active:
-        jobs_panel.progress_card(job)
+        jobs_panel.progress_card(job, ready=lambda: bool(maps.computed(cells)))
         return
     with st.container(border=True, key="not-yet"):
         if job is not None and job.state == "failed":

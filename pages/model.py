@@ -50,7 +50,7 @@ def _identity(card: ModelCard) -> None:
             (
                 "Layers × width",
                 f"{card.layers} × {card.hidden_size}",
-                f"With {card.heads} attention heads a layer.",
+                f"With {card.attention_heads} attention heads a layer.",
             ),
             ("Device", card.device, "Where it runs: cpu, cuda (NVIDIA) or mps (Apple)."),
             ("Number type", card.dtype, "Precision of the weights in memory."),
@@ -73,6 +73,13 @@ def _overlap(choice: state.Choice) -> None:
         st.caption("Genes without a token cannot reach the model; PCA is given the same genes, for a fair comparison.")
 
 
+_TRAINED_ON = {
+    "name": "Data set",
+    "n_cells": "Cells",
+    "validation_cells": "of these held out (whole donors)",
+}
+
+
 def _training(card: ModelCard) -> None:
     training = dict(card.training)
     with st.container(border=True, key="training"):
@@ -81,7 +88,7 @@ def _training(card: ModelCard) -> None:
         if not sets and not training:
             st.caption("The checkpoint's card does not say.")
         if isinstance(sets, list) and sets:
-            st.dataframe(pd.DataFrame(sets), hide_index=True, width="stretch")
+            st.dataframe(pd.DataFrame(sets).rename(columns=_TRAINED_ON), hide_index=True, width="stretch")
         if training:
             rows = [(name.replace("_", " "), _plain(value)) for name, value in training.items()]
             st.dataframe(pd.DataFrame(rows, columns=["", "value"]), hide_index=True, width="stretch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 
 import streamlit as st
@@ -108,13 +109,23 @@ def _row(job: Job) -> None:
             )
 
 
-def progress_card(job: Job) -> None:
-    """Progress of one job in the page itself; the sidebar's list runs the page again at its end."""
-    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id)
+def progress_card(job: Job, ready: Callable[[], bool]) -> None:
+    """Progress of one job in the page itself; the sidebar's list runs the page again at its end.
+
+    Parameters
+    ----------
+    job
+        Waits or runs.
+    ready
+        Whether there is something to show before the end; then the page runs once more.
+    """
+    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, ready)
 
 
-def _progress(job_id: str) -> None:
+def _progress(job_id: str, ready: Callable[[], bool]) -> None:
     job = resources.queue().get(job_id)
+    if ready():
+        st.rerun()
     with st.container(border=True):
         st.markdown(f"**{words.as_text(job.title)}**")
         st.progress(job.progress, text=progress_text(job))

@@ -38,19 +38,27 @@ class Found:
     pca: np.ndarray | None = None
 
 
-def available(cells: H5adDataset, choice: state.Choice) -> Found:
+def available(cells: H5adDataset) -> Found:
     """Look up what can be shown without computing anything."""
-    engine, settings, found = resources.engine(), state.settings(), Found()
-    for name, representation in (("ScDiVa", "X_scdiva"), ("PCA", "X_pca")):
-        projection = engine.stored_projection(cells, representation=representation, settings=settings)
-        if projection is not None:
-            found.projections.append(projection)
-            found.maps[name] = view.CellMap(name, representation, projection.coordinates, _UMAP)
-            found.clusters[representation] = projection.leiden
+    engine, found = resources.engine(), Found()
+    for name, projection in computed(cells).items():
+        found.projections.append(projection)
+        found.maps[name] = view.CellMap(name, projection.representation, projection.coordinates, _UMAP)
+        found.clusters[projection.representation] = projection.leiden
     found.embedding = engine.stored_embedding(cells) if "ScDiVa" in found.maps else None
-    found.pca = engine.stored_components(cells, settings)
+    found.pca = engine.stored_components(cells, state.settings())
     found.maps |= _in_file(cells)
     return found
+
+
+def computed(cells: H5adDataset) -> dict[str, Projection]:
+    """Return the maps that a job has finished, the model's before PCA's."""
+    engine, settings = resources.engine(), state.settings()
+    looked_up = {
+        name: engine.stored_projection(cells, representation=representation, settings=settings)
+        for name, representation in (("ScDiVa", "X_scdiva"), ("PCA", "X_pca"))
+    }
+    return {name: projection for name, projection in looked_up.items() if projection is not None}
 
 
 def _in_file(cells: H5adDataset) -> dict[str, view.CellMap]:
