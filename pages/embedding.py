@@ -104,7 +104,7 @@ def _viewer(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: s
             note=note if cell_map.representation == "X_scdiva" else "",
             dark=dark and on_screen,
             point_size=point_size,
-            legend_below=narrow and on_screen,
+            narrow=narrow and on_screen,
         )
         return view.draw(
             cell_map,

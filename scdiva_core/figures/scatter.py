@@ -14,6 +14,7 @@ from scdiva_core.figures.palette import MAX_CATEGORIES, VALUE_SCALE, category_st
 from scdiva_core.figures.text import escaped, shortened
 
 _MAX_NAMES_ON_PICTURE = 40
+_TOOL_BAR = 36  # pixels of plotly's tool bar, which a touch screen shows all the time
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Canvas:
         For a dark page.
     point_size
         Factor on the size that fits the number of cells.
-    legend_below
-        Legend below the picture, for narrow places, instead of beside it.
+    narrow
+        For narrow places: the legend below the picture instead of beside it, the title below the tool bar.
     """
 
     title: str = ""
@@ -44,7 +45,7 @@ class Canvas:
     height: int = 620
     dark: bool = False
     point_size: float = 1.0
-    legend_below: bool = False
+    narrow: bool = False
 
 
 def point_style(n_cells: int, factor: float = 1.0) -> tuple[float, float]:
@@ -155,6 +156,8 @@ class _Painter:
         self.figure = go.Figure(
             layout=base_layout(title=canvas.title, note=canvas.note, height=canvas.height, dark=canvas.dark)
         )
+        if canvas.narrow:
+            self.figure.update_layout(title_y=1 - _TOOL_BAR / canvas.height, margin_t=62 + _TOOL_BAR)
         for axis, label, column in zip(("xaxis", "yaxis"), canvas.axes, self.coordinates.T, strict=True):
             self.figure.update_layout({axis: {**plain_axis(label, self.colours), "range": _padded(column)}})
         self.figure.update_layout(
@@ -236,7 +239,7 @@ class _Painter:
 
 
 def _legend_place(canvas: Canvas) -> dict[str, object]:
-    if canvas.legend_below:
+    if canvas.narrow:
         return {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.08, "yanchor": "top"}
     return {"x": 1.01, "y": 1}
 

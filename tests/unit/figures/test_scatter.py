@@ -128,3 +128,16 @@ def test_a_large_file_is_drawn_by_a_fixed_subset() -> None:
     assert (np.diff(rows) > 0).all()
     np.testing.assert_array_equal(rows, drawn_rows(250_000))
     np.testing.assert_array_equal(drawn_rows(5), np.arange(5))
+
+
+def test_in_a_narrow_place_the_title_leaves_room_for_the_tool_bar(coordinates: np.ndarray) -> None:
+    wide, narrow = (
+        category_scatter(coordinates, CODES, LABELS, names=cell_names(10), canvas=Canvas("cells", narrow=narrow))
+        for narrow in (False, True)
+    )
+    assert narrow.layout.title.text == wide.layout.title.text
+    lowered = (wide.layout.title.y - narrow.layout.title.y) * narrow.layout.height
+    added = narrow.layout.margin.t - wide.layout.margin.t
+    assert 20 < lowered <= added
+    assert narrow.layout.legend.orientation == "h"
+    assert narrow.layout.legend.y < 0
