@@ -305,7 +305,8 @@ class Engine:
             "task": task,
             "data_sha256": dataset.sha256,
             "n_obs": dataset.n_obs,
-            "checkpoint": self.checkpoint,
+            # A folder by its name alone: results are shared, and a path says who made them and where.
+            "checkpoint": Path(self.checkpoint).name if Path(self.checkpoint).exists() else self.checkpoint,
             "checkpoint_sha256": self.model.sha256,
         }
 

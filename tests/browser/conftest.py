@@ -98,9 +98,9 @@ def _wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the server did not start:\n{log.read_text()}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A Chromium of this machine."""
+    """A Chromium of this machine; closed after this folder, for Playwright keeps the thread's event loop running."""
     found = next(filter(None, map(shutil.which, (*_NAMES, *_MAC))), None)
     if found is None:
         pytest.skip(f"needs a Chromium; looked for {', '.join(_NAMES)}")

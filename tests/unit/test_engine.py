@@ -284,6 +284,7 @@ def test_provenance_is_plain_and_complete(engine: Engine, dataset: H5adDataset) 
     assert record["values"] == "counts"
     assert record["genes_known"] == record["genes_total"] == 1200
     assert record["provisional"] is True
+    assert record["checkpoint"] == Path(engine.checkpoint).name, "no path of the machine it was made on"
     assert record["device"] == "cpu"
 
 
