@@ -6,6 +6,7 @@ local disk: SQLite's locks are not reliable on network file systems.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import secrets
@@ -132,6 +133,7 @@ class JobQueue:
         except OSError as error:
             message = f"The folder {self.logs} cannot be created ({error.strerror})."
             raise JobError(message, "Set SCDIVA_HOME to a folder that you may write to.") from error
+        self._use_wal()
         with self.transaction() as table:
             for statement in _SCHEMA.split(";"):
                 table.execute(statement)
@@ -255,18 +257,32 @@ class JobQueue:
         JobError
             If SQLite cannot use the file.
         """
+        # The inner table commits or rolls back.
+        with self._errors(), closing(self._connect()) as table, table:
+            table.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            yield table
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            with closing(self._connect()) as table, table:  # the inner one commits or rolls back
-                table.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                yield table
-        except sqlite3.Error as error:
+            yield
+        except (sqlite3.Error, OSError) as error:
             message = f"The job table {self.root / 'jobs.sqlite'} cannot be used ({error})."
             raise JobError(message, "Free space on the disk and check the folder's permissions.") from error
+
+    def _use_wal(self) -> None:
+        """Let readers and a writer work at once; the file remembers it.
+
+        SQLite does not wait when two connections switch a new file at the same time, but fails: hence the lock.
+        """
+        with self._errors(), (self.root / "jobs.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with closing(self._connect()) as table:
+                table.execute("PRAGMA journal_mode = WAL")
 
     def _connect(self) -> sqlite3.Connection:
         table = sqlite3.connect(self.root / "jobs.sqlite", timeout=30, isolation_level=None)
         table.row_factory = sqlite3.Row
-        table.execute("PRAGMA journal_mode = WAL")
         table.execute("PRAGMA synchronous = NORMAL")
         return table
 

@@ -119,6 +119,10 @@ class _Run:
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             self._initialise()
         self.model.to(self.device)
+        if self.device.type == "cuda":
+            # The layers alone: what surrounds them has shapes that change from batch to batch.
+            for layer in self.model.layers:
+                layer.compile(dynamic=True)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=self.settings.learning_rate,
@@ -175,7 +179,6 @@ class _Run:
     def train(self) -> None:
         """Take the remaining steps."""
         settings, before, began = self.settings, self.seconds, time.perf_counter()
-        forward = torch.compile(self._losses) if self.device.type == "cuda" else self._losses
         remaining = training_batches(
             self.corpus,
             self.tokenizer,
@@ -186,7 +189,7 @@ class _Run:
             thinned_share=settings.thinned_share,
         )
         for batch in remaining:
-            losses = self._take_step(batch, forward)
+            losses = self._take_step(batch)
             self.step = batch.step + 1
             self.seconds = before + time.perf_counter() - began
             last = self.step == settings.steps
@@ -198,7 +201,7 @@ class _Run:
             if self.step % settings.save_every == 0 and not last:
                 self._save_state()
 
-    def _take_step(self, batch: TrainingBatch, forward: Callable[..., Losses]) -> Losses:
+    def _take_step(self, batch: TrainingBatch) -> Losses:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(batch.step, settings)
@@ -207,7 +210,7 @@ class _Run:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(settings.seed * 1_000_003 + batch.step)
             visible = float(torch.rand(())) < settings.visible_share
-            losses = forward(batch, "visible" if visible else "clean")
+            losses = self._losses(batch, "visible" if visible else "clean")
             self.optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)

@@ -6,8 +6,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from pages._ui import resources
 from pages._ui.frame import PAGES
-from tests.app.conftest import texts
+from scdiva_core.engine import Engine
+from tests.app.conftest import ROOT, texts
 
 
 def test_the_bare_address_leads_to_the_picture_of_the_first_demo(app: AppTest) -> None:
@@ -80,4 +82,22 @@ def test_missing_weights_are_a_message_and_no_traceback(
     app.run()
     assert not app.exception
     assert app.error
+    st.cache_resource.clear()
+
+
+def test_two_sessions_share_one_engine(app: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Engine] = []
+
+    class Counted(Engine):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            loaded.append(self)
+
+    monkeypatch.setattr(resources, "Engine", Counted)
+    st.cache_resource.clear()
+    app.run()
+    second = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert "**tiny test model**" in texts(second)
+    assert app.session_state is not second.session_state
+    assert len(loaded) == 1
     st.cache_resource.clear()
