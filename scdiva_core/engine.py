@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,18 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.h5ad import H5adDataset, Values, open_h5ad
 from scdiva_core.data.preflight import Preflight, preflight
-from scdiva_core.data.tokenizer import TokenBatch, Tokenizer
+from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, DataError
 from scdiva_core.model.checkpoint import load_pretrained
 from scdiva_core.store import ResultStore, StoredResult, home
-from scdiva_core.tasks.embedding import CHUNK_CELLS, embed_cells, embedding_width, population_entropy
+from scdiva_core.tasks.embedding import (
+    CHUNK_CELLS,
+    cells_per_second,
+    embed_cells,
+    embedding_width,
+    population_entropy,
+)
 from scdiva_core.tasks.neighbors import Projection, ProjectionSettings, principal_components, project
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent
 
@@ -154,7 +159,7 @@ class Engine:
         return open_h5ad(path, self.vocabulary, matrix=matrix, gene_column=gene_column, values=values)
 
     def estimate_seconds(self, n_obs: int, genes_per_cell: float) -> float:
-        """Seconds that embedding will take, from a small batch timed now.
+        """Seconds that embedding will take, from a few batches timed now.
 
         Parameters
         ----------
@@ -164,7 +169,8 @@ class Engine:
             Detected genes of a typical cell.
         """
         length = int(np.clip(genes_per_cell, 1, self.model.config.max_genes))
-        return n_obs / self._cells_per_second(length)
+        with self._computing:
+            return n_obs / cells_per_second(self.model, self.vocabulary.gene_ids[:length])
 
     def embed(
         self, dataset: H5adDataset, *, progress: Progress = silent, cancelled: IsCancelled = never
@@ -288,17 +294,6 @@ class Engine:
             return self.model.tokenizer
         config = self.model.config
         return Tokenizer(population_entropy(dataset, config.vocab_size), config.max_genes)
-
-    def _cells_per_second(self, length: int) -> float:
-        """Time a batch of four cells, after one that warms up."""
-        genes = self.vocabulary.gene_ids[:length]
-        ids = torch.from_numpy(np.tile(genes, (4, 1)))
-        batch = TokenBatch(ids, torch.ones(ids.shape), torch.full((4,), len(genes)))
-        with self._computing, torch.inference_mode():
-            self.model.encode(batch)
-            began = time.perf_counter()
-            self.model.encode(batch)
-            return 4 / max(time.perf_counter() - began, 1e-6)
 
     def _meta(self, task: str, dataset: H5adDataset) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from scdiva_core.data.h5ad import H5adDataset
-from scdiva_core.data.tokenizer import EntropyAccumulator, Tokenizer, TokenRows
+from scdiva_core.data.tokenizer import EntropyAccumulator, TokenBatch, Tokenizer, TokenRows
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.model.network import ScDiVaModel
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
@@ -88,6 +89,33 @@ def embed_cells(
                 write(start + todo[cells], vectors)
             finished += len(batch)
     progress(total, total, "Embedding cells")
+
+
+@torch.inference_mode()
+def cells_per_second(model: ScDiVaModel, gene_ids: NDArray[np.int64]) -> float:
+    """Measure the speed on cells of these genes.
+
+    Batches are timed for half a second, and the best one counts: a busy moment says nothing of the machine.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on its device.
+    gene_ids
+        Token ids of a typical cell.
+    """
+    n_cells = min(_Budget(model).cells(len(gene_ids)), 16)
+    ids = torch.from_numpy(np.tile(gene_ids, (n_cells, 1)))
+    batch = TokenBatch(ids, torch.ones(ids.shape), torch.full((n_cells,), len(gene_ids)))
+    model.encode(batch)
+    best, deadline = float("inf"), time.perf_counter() + 0.5
+    while True:
+        began = time.perf_counter()
+        model.encode(batch)["latent"].cpu()  # waits for the device
+        ended = time.perf_counter()
+        best = min(best, ended - began)
+        if ended > deadline:
+            return n_cells / best
 
 
 class _Budget:
