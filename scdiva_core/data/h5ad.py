@@ -217,6 +217,17 @@ class H5adDataset:
         blocks = ((start, self._columns.pick(self._whole(start, block))) for start, block in self._checked_blocks(rows))
         yield from joined(blocks, rows, self.n_obs)
 
+    def count_totals(self) -> np.ndarray:
+        """Sum the raw counts of each cell over all genes, known or not, in one pass: float64 [n_obs].
+
+        Raises
+        ------
+        DataError
+            As for `chunks`.
+        """
+        blocks = self._checked_blocks(CHUNK_ROWS)
+        return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in blocks])
+
     def gene(self, symbol: str) -> np.ndarray:
         """Read one gene of all cells, in one pass over the file.
 

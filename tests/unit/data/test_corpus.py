@@ -1,32 +1,28 @@
-"""Preparing a corpus from real files, going on after a stop, and drawing cells from it."""
+"""Reading a prepared corpus: its cells, their labels and batches, and drawing from them."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
-import sys
-from itertools import islice
+from collections import Counter
 from pathlib import Path
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiva_core.data.corpus import Corpus, batches, spans
+from scdiva_core.data.corpus import CellDraws, Corpus, spans
 from scdiva_core.data.h5ad import open_h5ad
-from scdiva_core.data.hgnc import gene_names
-from scdiva_core.data.prepare import SPECIAL_TOKENS, prepare
+from scdiva_core.data.prepare import prepare
+from scdiva_core.data.studies import Studies
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import DataError
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.labelled_corpus import MEMBERS, write_labelled_files, write_tables
 
 
 @pytest.fixture(scope="module")
@@ -40,155 +36,88 @@ def copy(corpus_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(corpus_folder, tmp_path / "corpus"))
 
 
-def dense(corpus: Corpus) -> np.ndarray:
-    rows = corpus.take(np.arange(len(corpus)))
+@pytest.fixture(scope="module")
+def labelled_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_labelled_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="module")
+def labelled(labelled_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("labelled")
+    studies = Studies.read(write_tables(folder / "tables"))
+    prepare(labelled_files, folder, studies=studies, min_cells=20, shard_cells=60)
+    return Corpus(folder)
+
+
+def dense(corpus: Corpus, cells: np.ndarray) -> np.ndarray:
+    rows = corpus.take(cells)
     return sp.csr_matrix((rows.counts, rows.gene_ids, rows.indptr), (len(rows), len(corpus.vocabulary))).toarray()
 
 
-def test_counts_are_those_of_the_files(corpus: Corpus, corpus_files: list[Path]) -> None:
-    found, start = dense(corpus), 0
-    tokens = {token: i for i, token in enumerate(corpus.vocabulary.tokens)}
-    compared = 0
-    for file in corpus_files:
-        cells = anndata.read_h5ad(file)
-        counts = cells.X.toarray()
-        for column, name in enumerate(cells.var_names):
-            if name in tokens:
-                expected = counts[:, column]
-                assert np.array_equal(found[start : start + cells.n_obs, tokens[name]], expected), name
-                compared += 1
-        start += cells.n_obs
-    assert start == len(corpus) == 240
-    assert compared > 800
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus) -> np.ndarray:
+    return dense(corpus, np.arange(len(corpus)))
 
 
-def test_vocabulary_is_approved_genes_that_enough_cells_detect(corpus: Corpus, corpus_files: list[Path]) -> None:
+@settings(max_examples=60, deadline=None)
+@given(asked=st.lists(st.integers(0, 239), max_size=30))
+def test_cells_come_in_the_order_asked_for(corpus: Corpus, whole: np.ndarray, asked: list[int]) -> None:
+    """Six shards: of 50, 50 and 20 cells of either file."""
+    cells = np.array(asked, int)
+    rows = corpus.take(cells)
+    assert len(rows) == len(asked)
+    assert np.array_equal(dense(corpus, cells), whole[cells])
+    assert np.array_equal(rows.totals, corpus.take(np.arange(240)).totals[cells])
+
+
+def test_ids_ascend_within_a_cell_and_no_count_is_zero(corpus: Corpus) -> None:
+    rows = corpus.take(np.arange(240))
+    assert (rows.counts > 0).all()
+    within = np.diff(rows.rows) == 0
+    assert (np.diff(rows.gene_ids)[within] > 0).all()
+    assert (rows.indptr.dtype, rows.gene_ids.dtype, rows.totals.dtype) == (np.int64, np.int32, np.float64)
+
+
+@pytest.fixture(scope="module")
+def halved(corpus: Corpus, corpus_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The same files with every other gene left out of the vocabulary."""
+    folder = tmp_path_factory.mktemp("halved")
     tokens = corpus.vocabulary.tokens
-    assert tokens[:5] == SPECIAL_TOKENS
-    assert list(tokens[5:]) == sorted(tokens[5:])
-    assert ((dense(corpus) > 0).sum(axis=0)[5:] >= 20).all()
-    cells = pd.Series(0, index=sorted(gene_names().approved))
-    for file in corpus_files:
-        data = anndata.read_h5ad(file)
-        detected = pd.Series(np.asarray((data.X > 0).sum(axis=0)).ravel(), index=data.var_names)
-        cells = cells.add(detected[detected.index.isin(cells.index)], fill_value=0)
-    assert set(cells.index[cells >= 20]) <= set(tokens)
-    assert ((cells > 0) & (cells < 20)).any(), "some genes are too rare"
+    prepare(corpus_files, folder, vocabulary=GeneVocabulary([*tokens[:5], *tokens[5::2]]), shard_cells=50)
+    return Corpus(folder)
 
 
-def test_statistics_are_those_of_the_training_cells(corpus: Corpus) -> None:
-    counts = dense(corpus)[corpus.cells("training")].astype(float)
-    logged = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 10_000)
-    np.testing.assert_allclose(corpus.gene_mean, logged.mean(axis=0), atol=1e-5)
-    np.testing.assert_allclose(corpus.gene_std, logged.std(axis=0), atol=1e-4)
-    seen = logged.sum(axis=0) > 0
-    expected = scipy.stats.entropy(logged[:, seen], axis=0) / np.log(len(logged))
-    np.testing.assert_allclose(corpus.entropy[seen], expected, atol=1e-5)
-    assert (corpus.entropy[~seen] == 1).all()
+def test_totals_are_over_all_genes_of_the_file(halved: Corpus, corpus_files: list[Path]) -> None:
+    expected = np.concatenate([np.asarray(anndata.read_h5ad(file).X.sum(axis=1)).ravel() for file in corpus_files])
+    assert np.array_equal(halved.take(np.arange(240)).totals, expected)
+    known = dense(halved, np.arange(240)).sum(axis=1)
+    assert (known < 0.8 * expected).mean() > 0.9, "the vocabulary lacks much of what the cells have"
 
 
-def test_whole_donors_are_held_out(corpus: Corpus, corpus_files: list[Path]) -> None:
-    donors = anndata.read_h5ad(corpus_files[0], backed="r").obs["donor"].to_numpy()
-    held_out = corpus.cells("validation")
-    assert held_out.tolist() == np.flatnonzero(donors == "d3").tolist()
-    training = corpus.cells("training")
-    assert sorted([*training, *held_out]) == list(range(240))
+def test_log_values_are_what_a_data_set_gives(halved: Corpus, corpus_files: list[Path]) -> None:
+    """What a network is trained on is what it is shown of the same file later, genes without a token or not."""
+    for number, file in enumerate(corpus_files):
+        rows = halved.take(np.arange(120) + 120 * number)
+        found = rows.sparse(rows.log1p(), len(halved.vocabulary)).to_dense().numpy()
+        with open_h5ad(file, halved.vocabulary) as dataset:
+            _, block = next(dataset.chunks(120))
+            np.testing.assert_allclose(found[:, dataset.gene_ids], block.toarray(), rtol=1e-6)
+            assert np.count_nonzero(found) == block.nnz
 
 
-def test_log_values_are_what_a_data_set_gives(corpus: Corpus, corpus_files: list[Path]) -> None:
-    rows = corpus.take(np.arange(20))
-    expected_counts = dense(corpus)[:20].astype(float)
-    expected = np.log1p(expected_counts / expected_counts.sum(axis=1, keepdims=True) * 1e4)
-    np.testing.assert_allclose(
-        rows.sparse(rows.log1p(), len(corpus.vocabulary)).to_dense().numpy(), expected, rtol=1e-5
-    )
-    with open_h5ad(corpus_files[0], corpus.vocabulary) as dataset:
-        _, block = next(dataset.chunks(20))
-    # Genes outside the vocabulary count in a file's totals and are gone from a corpus.
-    np.testing.assert_allclose(block.toarray(), expected[:, dataset.gene_ids], atol=0.05)
-
-
-def test_cells_come_in_the_order_asked_for(corpus: Corpus) -> None:
-    asked = np.array([239, 0, 119, 120, 49, 50, 50, 3])
-    rows = corpus.take(asked)
-    whole = dense(corpus)
-    found = sp.csr_matrix((rows.counts, rows.gene_ids, rows.indptr), (8, len(corpus.vocabulary))).toarray()
-    assert np.array_equal(found, whole[asked])
-    assert len(corpus.take(np.array([], int))) == 0
-
-
-def test_second_run_keeps_what_is_there(copy: Path, corpus_files: list[Path], capsys: pytest.CaptureFixture) -> None:
-    before = {path.name: path.stat().st_mtime_ns for path in copy.glob("*-0*.safetensors")}
-    lines: list[str] = []
-    prepare(corpus_files, copy, min_cells=20, shard_cells=50, report=lines.append)
-    after = {path.name: path.stat().st_mtime_ns for path in copy.glob("*-0*.safetensors")}
-    assert before == after
-    assert len(before) == 6
-    assert [line for line in lines if "kept" in line] == [f"{file.name}: kept 120 cells" for file in corpus_files]
-
-
-def test_changed_file_is_done_again_and_the_other_kept(copy: Path, corpus_files: list[Path], tmp_path: Path) -> None:
-    vocabulary = Corpus(copy).vocabulary
-    files = [Path(shutil.copy(file, tmp_path)) for file in corpus_files]
-    cells = anndata.read_h5ad(files[0])[:90].copy()
-    cells.write_h5ad(files[0])
-    lines: list[str] = []
-    prepare(files, copy, vocabulary=vocabulary, shard_cells=50, report=lines.append)
-    assert any(line.startswith("kang2018.h5ad: 90 cells") for line in lines)
-    assert any(line == "zheng2017.h5ad: kept 120 cells" for line in lines)
-    again = Corpus(copy)
-    assert len(again) == 210
-    known = vocabulary.match(list(cells.var_names)).ids >= 0
-    assert dense(again)[:90].sum() == cells.X[:, known].sum()
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from scdiva_core.data import prepare as module
-from scdiva_core.data.prepare import prepare
-
-written = 0
-real = os.replace
-def replace(source, target):
-    global written
-    real(source, target)
-    written += str(target).endswith(".safetensors")
-    if written == 4:
-        os._exit(9)
-module.os.replace = replace
-prepare([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), min_cells=20, shard_cells=50)
-"""
-
-
-def test_killed_between_two_shards_it_is_unfinished_and_goes_on(
-    corpus_files: list[Path], corpus: Corpus, tmp_path: Path
-) -> None:
-    folder = tmp_path / "corpus"
-    command = [sys.executable, "-c", KILLED, str(folder), *map(str, corpus_files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 9, done.stderr
-    assert len(list(folder.glob("*-0*.safetensors"))) == 4
-    with pytest.raises(DataError, match=r"The corpus in .* is unfinished") as caught:
-        Corpus(folder)
-    assert "prepare" in caught.value.hint
-    lines: list[str] = []
-    prepare(corpus_files, folder, min_cells=20, shard_cells=50, report=lines.append)
-    assert "kang2018.h5ad: kept 120 cells" in lines
-    assert np.array_equal(dense(Corpus(folder)), dense(corpus))
-
-
-def test_stopped_while_a_finished_corpus_is_prepared_anew_it_is_unfinished(
-    copy: Path, corpus_files: list[Path]
-) -> None:
-    """Else the new vocabulary would be read with the old shards."""
-    broken = copy.parent / "broken.h5ad"
-    broken.write_bytes(b"no data")
-    fewer = GeneVocabulary(Corpus(copy).vocabulary.tokens[:-50])
-    with pytest.raises(DataError):
-        prepare([*corpus_files, broken], copy, vocabulary=fewer, shard_cells=50)
-    with pytest.raises(DataError, match="unfinished"):
-        Corpus(copy)
+def test_log_values_of_a_cell_by_hand(corpus_files: list[Path], tmp_path: Path) -> None:
+    cells = anndata.read_h5ad(corpus_files[0])[:, ["CD74", "FTL", "RPL13"]].copy()
+    counts = np.tile([3, 2, 15], (120, 1))
+    counts[-1] = [0, 0, 8]  # the last cell has no gene of the vocabulary
+    cells.X = sp.csr_matrix(counts.astype(np.float32))
+    cells.write_h5ad(tmp_path / "made.h5ad")
+    tokens = ["<pad>", "<mask>", "<pad_fill>", "<bos>", "<eos>", "CD74", "FTL"]
+    prepare([tmp_path / "made.h5ad"], tmp_path / "out", vocabulary=GeneVocabulary(tokens))
+    rows = Corpus(tmp_path / "out").take(np.array([119, 0, 119]))
+    assert rows.totals.tolist() == [8, 20, 8]
+    assert rows.indptr.tolist() == [0, 0, 2, 2]
+    assert rows.gene_ids.tolist() == [5, 6]
+    np.testing.assert_allclose(rows.log1p(), [np.log(1501), np.log(1001)], rtol=1e-6)
 
 
 def test_a_folder_that_is_no_corpus(tmp_path: Path) -> None:
@@ -198,6 +127,15 @@ def test_a_folder_that_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "corpus.json").write_text("{")
     with pytest.raises(DataError, match="is not a prepared corpus"):
         Corpus(tmp_path)
+
+
+def test_a_corpus_of_an_older_form_asks_to_be_prepared_again(copy: Path) -> None:
+    manifest = json.loads((copy / "corpus.json").read_text())
+    del manifest["labels"], manifest["classes"]
+    (copy / "corpus.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="unfinished or of an older form") as caught:
+        Corpus(copy)
+    assert "Run the same 'prepare' again" in caught.value.hint
 
 
 @pytest.mark.parametrize("damage", ["absent", "truncated"])
@@ -217,89 +155,107 @@ def test_a_lost_statistics_file_is_named(copy: Path) -> None:
         Corpus(copy)
 
 
-def test_names_of_data_sets_never_collide_with_the_corpus_s_own_files(
-    corpus_files: list[Path], corpus: Corpus, tmp_path: Path
-) -> None:
-    files = [
-        Path(shutil.copy(file, tmp_path / name))
-        for file, name in zip(corpus_files, ("corpus.h5ad", "vocab.h5ad"), strict=True)
-    ]
-    for _ in range(2):
-        prepare(files, tmp_path / "out", min_cells=20, shard_cells=50)
-        again = Corpus(tmp_path / "out")
-        assert again.vocabulary.tokens == corpus.vocabulary.tokens
-        assert np.array_equal(dense(again), dense(corpus))
+def test_without_its_unpacked_form_a_corpus_is_the_same(copy: Path, whole: np.ndarray) -> None:
+    shutil.rmtree(copy / "unpacked")
+    assert np.array_equal(dense(Corpus(copy), np.arange(240)), whole)
 
 
-def test_two_files_of_one_name_are_refused(corpus_files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Two of the 2 files share a name"):
-        prepare([corpus_files[0], tmp_path / corpus_files[0].name], tmp_path / "out")
+def test_labels_are_those_of_the_files_as_terms(labelled: Corpus, labelled_files: list[Path]) -> None:
+    terms = {
+        "B Activated": "CL:0000236",
+        "NK": "CL:0000623",
+        "T activated": "CL:0000084",
+        "CD14 Monocytes": "CL:0000860",
+        "CD14 Mono": "CL:0000860",
+        "CD4 T": "CL:0000624",
+        "Megakaryocytes": "CL:0000556",
+    }
+    published = np.concatenate([anndata.read_h5ad(file, backed="r").obs["cell_type"] for file in labelled_files])
+    for label, term in terms.items():
+        found = labelled.labels[published == label]
+        assert len(found) > 2
+        assert {labelled.label_ids[i] for i in found} == {term}, label
+    unused = np.flatnonzero(published == "DC")
+    assert len(unused) == 8
+    assert (labelled.labels[unused] == -1).all()
+    assert np.flatnonzero(labelled.labels == -1).tolist() == unused.tolist()
 
 
-def test_a_misspelt_file_changes_nothing(copy: Path, corpus_files: list[Path]) -> None:
-    with pytest.raises(DataError, match=r"1 of the 3 files are not there, the first is .*typo\.h5ad"):
-        prepare([*corpus_files, copy / "typo.h5ad"], copy, min_cells=20)
-    assert len(Corpus(copy)) == 240
-    with pytest.raises(DataError, match="1 of the 1 files are not there"):
-        prepare([copy / "typo.h5ad"], copy.parent / "new")
-    assert not (copy.parent / "new").exists()
+def test_members_are_the_classes_that_a_label_may_be(labelled: Corpus) -> None:
+    assert labelled.label_ids == tuple(MEMBERS)
+    assert labelled.members.shape == (11, 8)
+    for label, row in zip(labelled.label_ids, labelled.members, strict=True):
+        assert [labelled.classes[i] for i in np.flatnonzero(row)] == MEMBERS[label], label
 
 
-def test_without_donors_nothing_can_be_held_out(corpus_files: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="None of the 1 files has a donor column") as caught:
-        prepare(corpus_files[1:], tmp_path / "out", min_cells=20)
-    assert "donor_id" in caught.value.hint
-    with pytest.raises(DataError, match="unfinished"):
-        Corpus(tmp_path / "out")
+def test_data_sets_and_technical_batches_are_numbered_through(labelled: Corpus, labelled_files: list[Path]) -> None:
+    assert labelled.dataset_of.tolist() == [0] * 160 + [1] * 109
+    conditions = anndata.read_h5ad(labelled_files[0], backed="r").obs["condition"].to_numpy()
+    assert labelled.batch_of[:160].tolist() == [{"CTRL": 0, "STIM": 1}[name] for name in conditions]
+    assert (labelled.batch_of[160:] == 2).all(), "a data set without a batch column is one batch"
+    assert labelled.n_batches == 3
 
 
-def test_files_without_raw_counts_are_refused(corpus_files: list[Path], tmp_path: Path) -> None:
-    cells = anndata.read_h5ad(corpus_files[0])
-    cells.X = cells.X.astype(np.float32).log1p()
-    cells.write_h5ad(tmp_path / "logged.h5ad")
-    with pytest.raises(DataError, match="holds no raw counts"):
-        prepare([tmp_path / "logged.h5ad"], tmp_path / "out", min_cells=20)
+def test_a_corpus_without_labels_has_none(corpus: Corpus) -> None:
+    assert corpus.label_ids == corpus.classes == ()
+    assert corpus.members.shape == (0, 0)
+    assert (corpus.labels == -1).all()
+    assert corpus.batch_of.tolist() == corpus.dataset_of.tolist() == [0] * 120 + [1] * 120
+    assert corpus.n_batches == 2
 
 
-def test_counts_above_sixteen_bits_survive(corpus_files: list[Path], tmp_path: Path) -> None:
-    cells = anndata.read_h5ad(corpus_files[0])
-    cells.X = cells.X.astype(np.uint32)
-    cells.X.data[0] = 100_000
-    cells.write_h5ad(tmp_path / "deep.h5ad")
-    prepare([tmp_path / "deep.h5ad"], tmp_path / "out", min_cells=20)
-    assert dense(Corpus(tmp_path / "out")).max() == 100_000
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_data_sets_and_labels_are_drawn_by_a_power_of_their_size(labelled: Corpus, balance: float) -> None:
+    """1 draws cells alike; 0 draws data sets, and labels within one, alike."""
+    cells = labelled.cells("training")
+    groups = list(zip(labelled.dataset_of[cells].tolist(), labelled.labels[cells].tolist(), strict=True))
+    sizes, in_dataset = Counter(groups), Counter(dataset for dataset, _ in groups)
+    weight = {}
+    for (dataset, label), size in sizes.items():
+        labels = sum(n**balance for (other, _), n in sizes.items() if other == dataset)
+        datasets = sum(n**balance for n in in_dataset.values())
+        weight[dataset, label] = size**balance / labels * in_dataset[dataset] ** balance / datasets
+    draws = CellDraws(labelled, 100, 0, balance)
+    drawn = np.concatenate([draws.batch(step) for step in range(300)])
+    found = Counter(zip(labelled.dataset_of[drawn].tolist(), labelled.labels[drawn].tolist(), strict=True))
+    assert set(found) == set(weight)
+    observed, expected = ([table[group] for group in weight] for table in (found, weight))
+    assert scipy.stats.chisquare(observed, 30_000 * np.array(expected)).pvalue > 1e-4
+    share = np.bincount(labelled.dataset_of[drawn])[0] / 30_000
+    by_hand = {0.0: 0.5, 0.5: 120**0.5 / (120**0.5 + 109**0.5), 1.0: 120 / 229}[balance]
+    assert share == pytest.approx(by_hand, abs=0.015)
+    if balance == 1:
+        each = np.bincount(drawn, minlength=len(labelled))[cells]
+        assert scipy.stats.chisquare(each).pvalue > 1e-4, "every cell alike"
 
 
-def test_manifest_says_what_is_in_it(corpus_folder: Path, corpus: Corpus) -> None:
-    manifest = json.loads((corpus_folder / "corpus.json").read_text())
-    assert manifest["n_cells"] == 240
-    assert manifest["vocabulary_sha256"] == corpus.vocabulary.sha256
-    assert [(item["name"], item["n_cells"], item["validation_cells"]) for item in manifest["datasets"]] == [
-        ("kang2018", 120, 30),
-        ("zheng2017", 120, 0),
-    ]
+@pytest.mark.parametrize("balance", [0.0, 1.0])
+def test_only_training_cells_are_drawn_and_all_of_them(labelled: Corpus, balance: float) -> None:
+    draws = CellDraws(labelled, 200, 1, balance)
+    drawn = np.concatenate([draws.batch(step) for step in range(200)])
+    assert set(drawn.tolist()) == set(labelled.cells("training").tolist())
 
 
-@settings(max_examples=60, deadline=None)
-@given(n=st.integers(1, 60), size=st.integers(1, 25), seed=st.integers(0, 99), start=st.integers(0, 30))
-def test_batches_cover_an_epoch_once_and_resume_anywhere(n: int, size: int, seed: int, start: int) -> None:
-    cells = np.arange(100, 100 + n)
-    drawn = list(islice(batches(cells, size, seed), start + 12))
-    per_epoch = max(n // size, 1)
-    for epoch in range(len(drawn) // per_epoch):
-        seen = np.concatenate(drawn[epoch * per_epoch : (epoch + 1) * per_epoch])
-        assert len(set(seen)) == len(seen) == min(per_epoch * size, n)
-        assert set(seen) <= set(cells)
-    for one, two in zip(drawn[start:], batches(cells, size, seed, start), strict=False):
-        assert np.array_equal(one, two)
+@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), size=st.integers(1, 64))
+def test_a_batch_depends_on_seed_and_step_alone(labelled: Corpus, seed: int, step: int, size: int) -> None:
+    draws = CellDraws(labelled, size, seed, 0.5)
+    draws.batch(step + 1)
+    batch = draws.batch(step)
+    assert batch.shape == (size,)
+    assert np.array_equal(batch, CellDraws(labelled, size, seed, 0.5).batch(step))
 
 
-def test_batches_differ_between_epochs_and_seeds() -> None:
-    cells = np.arange(40)
-    first, second = (b.tolist() for b in islice(batches(cells, 40, seed=1), 2))
-    assert sorted(first) == sorted(second)
-    assert first != second
-    assert next(batches(cells, 40, seed=2)).tolist() != first
+def test_batches_differ_between_steps_and_seeds(labelled: Corpus) -> None:
+    first = CellDraws(labelled, 50, 0, 0.5)
+    assert not np.array_equal(first.batch(0), first.batch(1))
+    assert not np.array_equal(first.batch(0), CellDraws(labelled, 50, 1, 0.5).batch(0))
+
+
+def test_cells_without_labels_are_drawn_as_one_label(corpus: Corpus) -> None:
+    draws = CellDraws(corpus, 100, 0, 0.0)
+    drawn = np.concatenate([draws.batch(step) for step in range(100)])
+    assert set(drawn.tolist()) == set(corpus.cells("training").tolist())
+    assert (corpus.dataset_of[drawn] == 0).mean() == pytest.approx(0.5, abs=0.02), "90 cells against 120"
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=8))
