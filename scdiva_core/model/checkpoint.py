@@ -2,17 +2,20 @@
 
 A checkpoint is a folder: ``model.safetensors`` (or a published ``.bin``/``.pt``), ``config.json``, a vocabulary
 (``vocab.json``, ``vocab.txt`` or ``gene_vocab.csv``), and of ours ``serialization.safetensors`` (population
-entropies) and ``card.json`` (where it comes from). Weights are never read through pickled code.
+entropies), ``labels.json`` (what the annotation head's outputs mean), ``card.json`` (where it comes from),
+``README.md`` (its model card) and ``evaluation.json`` (what it is worth). Weights are never read through pickled code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,11 @@ from torch import Tensor
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, VocabularyError
+from scdiva_core.model.card_text import read_card_text
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.hub import download_checkpoint
 from scdiva_core.model.layout import VOCABULARY_FILES, WEIGHT_FILES
-from scdiva_core.model.network import ScDiVaModel, rotary_table
+from scdiva_core.model.network import CellLabels, ScDiVaModel, rotary_table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -52,7 +56,7 @@ def load_pretrained(source: str | Path) -> ScDiVaModel:
     HubError
         The hub cannot be reached or lacks the checkpoint.
     """
-    weights = _find_weights(source)
+    weights = find_weights(source)
     folder = weights.parent
     vocabulary = _read_vocabulary(folder)
     tensors = read_weights(weights)
@@ -70,7 +74,9 @@ def load_pretrained(source: str | Path) -> ScDiVaModel:
     if entropy is not None:
         model.tokenizer = Tokenizer(entropy.numpy(), config.max_genes)
         model.has_entropy = True
+    model.labels = _read_labels(folder, config)
     model.card = read_card(folder)
+    model.card_text = read_card_text(folder)
     return model.eval()
 
 
@@ -102,6 +108,9 @@ def save_pretrained(model: ScDiVaModel, directory: str | Path, *, dtype: torch.d
         model.vocabulary.to_file(stage / "vocab.json")
         if model.has_entropy:
             save_file({"entropy": torch.from_numpy(model.tokenizer.entropy)}, stage / "serialization.safetensors")
+        if model.labels is not None:
+            content = json.dumps(asdict(model.labels), indent=1)
+            (stage / "labels.json").write_text(content + "\n", encoding="utf-8")
         if model.card:
             (stage / "card.json").write_text(json.dumps(model.card, indent=2) + "\n", encoding="utf-8")
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
@@ -109,7 +118,7 @@ def save_pretrained(model: ScDiVaModel, directory: str | Path, *, dtype: torch.d
         written = {file.name for file in stage.iterdir()}
         for file in sorted(stage.iterdir(), key=lambda path: path.name == "model.safetensors"):
             os.replace(file, folder / file.name)
-        for name in ("serialization.safetensors", "card.json"):
+        for name in ("serialization.safetensors", "labels.json", "card.json"):
             if name not in written:  # of another checkpoint that was here
                 (folder / name).unlink(missing_ok=True)
 
@@ -157,7 +166,21 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _find_weights(source: str | Path) -> Path:
+def find_weights(source: str | Path) -> Path:
+    """Return the weights file of a checkpoint; one on the hub is fetched.
+
+    Parameters
+    ----------
+    source
+        As `load_pretrained` takes it.
+
+    Raises
+    ------
+    CheckpointError
+        There is no checkpoint, or a folder without weights.
+    HubError
+        The hub cannot be reached or lacks the checkpoint.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         found = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
@@ -172,7 +195,7 @@ def _find_weights(source: str | Path) -> Path:
     if path.is_file():
         return path
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
-        return _find_weights(download_checkpoint(source))
+        return find_weights(download_checkpoint(source))
     msg = f"There is no checkpoint at {source}."
     raise CheckpointError(msg, "Give a folder, a weights file, or a hub id such as 'owner/name'.")
 
@@ -240,6 +263,9 @@ def _shapes_as_config(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         for name, (key, axis) in sizes.items()
         if key in tensors and tensors[key].ndim == 2
     }
+    if any(name.startswith("heads.latent.") for name in tensors):
+        reads_tokens = "heads.latent.gene_vectors.weight" in tensors
+        values["latent_pooling"] = "anchor+tokens" if reads_tokens else "anchor"
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     if layers:
         values["num_layers"] = len(layers)
@@ -281,6 +307,26 @@ def _read_entropy(folder: Path, config: ScDiVaConfig) -> Tensor | None:
         msg = f"{path.name} has entropies of shape {list(entropy.shape)}, expected [{config.vocab_size}]."
         raise CheckpointError(msg, "Restore the checkpoint's own file.")
     return entropy.float()
+
+
+def _read_labels(folder: Path, config: ScDiVaConfig) -> CellLabels | None:
+    path = folder / "labels.json"
+    if "annotation" not in config.heads or not path.is_file():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        labels = CellLabels(tuple(stored["ids"]), tuple(stored["names"]), float(stored["temperature"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path.name} cannot be read: {_first_line(error)}"
+        raise CheckpointError(msg, "Restore the checkpoint's own file.") from error
+    if not len(labels.ids) == len(labels.names) == config.num_cell_types:
+        found = f"{len(labels.ids)} ids and {len(labels.names)} names"
+        msg = f"{path.name} has {found} of cell types, but the annotation head {config.num_cell_types} outputs."
+        raise CheckpointError(msg, "Restore the checkpoint's own file.")
+    if not 0 < labels.temperature < math.inf:
+        msg = f"{path.name} has the temperature {labels.temperature}, which is no positive number."
+        raise CheckpointError(msg, "Restore the checkpoint's own file.")
+    return labels
 
 
 def _without_prefix(name: str) -> str:

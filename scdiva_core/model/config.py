@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from scdiva_core.errors import CheckpointError
+
+LatentPooling = Literal["anchor", "anchor+tokens"]
 
 HEADS = ("latent", "annotation", "batch_integration", "perturbation", "batch_discriminator")
 
@@ -61,6 +63,9 @@ class ScDiVaConfig:
         Optional modules of this project, a subset of `HEADS`; empty for a published checkpoint.
     latent_dim, num_cell_types, num_batches
         Output sizes of the optional heads (128 and 100 are the model card's).
+    latent_pooling
+        What the latent head reads: the anchor's state, or beside it the gene tokens' mean state and the cell's
+        projected expression (ours: at small widths the anchor alone loses what tells close types apart).
     """
 
     vocab_size: int = 41818
@@ -80,6 +85,7 @@ class ScDiVaConfig:
     eos_id: int = 41817
     heads: tuple[str, ...] = ("latent", "annotation", "batch_integration")
     latent_dim: int = 128
+    latent_pooling: LatentPooling = "anchor"
     num_cell_types: int = 100
     num_batches: int = 2
 
@@ -110,6 +116,9 @@ class ScDiVaConfig:
         if unknown:
             msg = f"config: unknown heads {unknown}."
             raise CheckpointError(msg, f"Known heads: {', '.join(HEADS)}.")
+        if self.latent_pooling not in get_args(LatentPooling):
+            msg = f"config: latent_pooling is {self.latent_pooling!r}."
+            raise CheckpointError(msg, f"Choose one of: {', '.join(get_args(LatentPooling))}.")
         needs_latent = {"annotation", "batch_integration", "batch_discriminator"} & set(self.heads)
         if needs_latent and "latent" not in self.heads:
             msg = f"config: heads {sorted(needs_latent)} read the latent, but the latent head is missing."

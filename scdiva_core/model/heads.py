@@ -13,12 +13,26 @@ from scdiva_core.model.config import ScDiVaConfig
 
 
 class LatentHead(nn.Module):
-    """Anchor state ``[B, hidden]`` to a Gaussian latent: ``mu`` and ``logvar``, each ``[B, latent]``."""
+    """States of a cell to a Gaussian latent: ``mu`` and ``logvar``, each ``[B, latent]``.
+
+    With ``latent_pooling="anchor"`` both are linear maps of the anchor's state. With ``"anchor+tokens"`` (ours) a small
+    MLP reads three vectors of the network's width: the anchor's state, the mean state of the gene tokens, and the
+    cell's expression projected on one learned vector for each gene, a linear path around the layers.
+    """
 
     def __init__(self, config: ScDiVaConfig) -> None:
         super().__init__()
-        self.mu = nn.Linear(config.hidden_size, config.latent_dim)
-        self.logvar = nn.Linear(config.hidden_size, config.latent_dim)
+        self.reads_tokens = config.latent_pooling == "anchor+tokens"
+        inputs = config.hidden_size
+        if self.reads_tokens:
+            self.gene_vectors = nn.Embedding(config.vocab_size, config.hidden_size)
+            # Set from training cells, so that the three vectors weigh alike.
+            self.register_buffer("center", torch.zeros(3 * config.hidden_size))
+            self.register_buffer("scale", torch.ones(3 * config.hidden_size))
+            inputs = 2 * config.hidden_size
+            self.dense = nn.Linear(3 * config.hidden_size, inputs)
+        self.mu = nn.Linear(inputs, config.latent_dim)
+        self.logvar = nn.Linear(inputs, config.latent_dim)
         self.reset()
 
     def reset(self) -> None:
@@ -26,9 +40,41 @@ class LatentHead(nn.Module):
         nn.init.zeros_(self.logvar.weight)
         nn.init.constant_(self.logvar.bias, -6.0)
 
-    def forward(self, anchor: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``mu, logvar``; log-variances are clamped to [-10, 4] so that exp stays finite."""
-        return self.mu(anchor), self.logvar(anchor).clamp(-10.0, 4.0)
+    def forward(self, hidden: Tensor, gene_ids: Tensor, values: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``mu, logvar``; log-variances are clamped to [-10, 4] so that exp stays finite.
+
+        Parameters
+        ----------
+        hidden
+            ``[B, 1 + L, hidden]`` final states, the anchor's first.
+        gene_ids, values
+            ``[B, L]`` token ids and log1p expression.
+        read
+            bool ``[B, L]``, True for the gene tokens that may be read besides the anchor.
+        """
+        state = self.pooled(hidden, gene_ids, values, read)
+        return self.from_pooled(state)
+
+    def pooled(self, hidden: Tensor, gene_ids: Tensor, values: Tensor, read: Tensor) -> Tensor:
+        """What the latent is computed from, ``[B, 3 x hidden]`` or ``[B, hidden]``; arguments as for `forward`."""
+        anchor = hidden[:, 0]
+        if not self.reads_tokens:
+            return anchor
+        weight = read.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden[:, 1:] * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        projected = F.embedding_bag(
+            gene_ids,
+            self.gene_vectors.weight,
+            per_sample_weights=(values * read).to(self.gene_vectors.weight),
+            mode="sum",
+        )
+        return torch.cat([anchor, mean, projected.to(mean.dtype)], dim=-1)
+
+    def from_pooled(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent of what `pooled` returned: ``mu, logvar``."""
+        if self.reads_tokens:
+            state = F.gelu(self.dense((state - self.center) * self.scale))
+        return self.mu(state), self.logvar(state).clamp(-10.0, 4.0)
 
 
 class LatentMLP(nn.Module):

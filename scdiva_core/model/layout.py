@@ -4,4 +4,11 @@ from __future__ import annotations
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.bin", "model.pt", "model.pth")
 VOCABULARY_FILES = ("vocab.json", "vocab.txt", "gene_vocab.csv")
-COMPANION_FILES = ("config.json", "serialization.safetensors", "card.json", "README.md")
+COMPANION_FILES = (
+    "config.json",
+    "serialization.safetensors",
+    "labels.json",
+    "card.json",
+    "README.md",
+    "evaluation.json",
+)

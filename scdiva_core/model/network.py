@@ -30,6 +30,24 @@ from scdiva_core.model.layers import AnchorEncoder, Block, RMSNorm, RotaryTable
 if TYPE_CHECKING:
     from scdiva_core.data.vocabulary import GeneVocabulary
 
+
+@dataclass(frozen=True)
+class CellLabels:
+    """Meaning of an annotation head's outputs, in their order.
+
+    Attributes
+    ----------
+    ids, names
+        Cell Ontology id and name of each output.
+    temperature
+        Divide logits by it before the softmax; fitted on held-out cells.
+    """
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    temperature: float = 1.0
+
+
 AnchorSource = Literal["clean", "visible"]
 OnAttention = Callable[[int, Tensor], None]
 
@@ -76,6 +94,8 @@ class ScDiVaModel(nn.Module):
         Serialises dense rows; plain expression sorting until a checkpoint brings its entropies.
     sha256
         Digest of the weights file; None while the weights are random.
+    labels
+        What the annotation head's outputs mean; None where the checkpoint does not say.
     """
 
     def __init__(self, config: ScDiVaConfig) -> None:
@@ -86,6 +106,7 @@ class ScDiVaModel(nn.Module):
         self.has_entropy = False
         self.sha256: str | None = None
         self.card: dict[str, Any] = {}
+        self.labels: CellLabels | None = None
         width = config.hidden_size
         self.gene_mask_emb = nn.Parameter(torch.zeros(width))
         self.value_mask_emb = nn.Parameter(torch.zeros(width))
@@ -104,7 +125,7 @@ class ScDiVaModel(nn.Module):
         )
         self.rotary = rotary_table(config)
         self.heads = build_heads(config)
-        self.apply(_initialise)
+        self.apply(initialise_weights)
         if "latent" in self.heads:
             self.heads["latent"].reset()
 
@@ -153,7 +174,7 @@ class ScDiVaModel(nn.Module):
         if gene_ids.shape[1] > self.config.max_genes:
             msg = f"Rows of {gene_ids.shape[1]} genes, but this model takes at most {self.config.max_genes}."
             raise DataError(msg, "Serialise the cells with this model's tokenizer.")
-        real = (gene_ids != self.config.pad_id) & (gene_ids != self.config.pad_fill_id)
+        real = self.is_gene(gene_ids)
         gene = self.gene_embedding(gene_ids)
         value = self.value_encoder(values.unsqueeze(-1).to(gene.dtype))
         tokens = gene + value
@@ -173,6 +194,10 @@ class ScDiVaModel(nn.Module):
             on_weights = None if on_attention is None else partial(on_attention, index)
             x = layer(x, rotary, key_mask, on_weights)
         return DenoiserOutput(self.final_norm(x), anchor)
+
+    def is_gene(self, gene_ids: Tensor) -> Tensor:
+        """Where token ids are not padding: bool of their shape."""
+        return (gene_ids != self.config.pad_id) & (gene_ids != self.config.pad_fill_id)
 
     def gene_logits(self, tokens: Tensor) -> Tensor:
         """Identity logits ``[..., vocab_size]`` of token states ``[..., hidden]``."""
@@ -212,10 +237,10 @@ class ScDiVaModel(nn.Module):
             zeros as ``logvar``, as the authors' later file does.
         """
         batch = self.tokenize(x).to(self.device)
-        cells = self(batch.gene_ids, batch.values).cells
+        output = self(batch.gene_ids, batch.values)
         if "latent" not in self.heads:
-            return {"latent": cells, "mu": cells, "logvar": torch.zeros_like(cells)}
-        mu, logvar = self.heads["latent"](cells)
+            return {"latent": output.cells, "mu": output.cells, "logvar": torch.zeros_like(output.cells)}
+        mu, logvar = self.heads["latent"](output.hidden, batch.gene_ids, batch.values, self.is_gene(batch.gene_ids))
         return {"latent": mu, "mu": mu, "logvar": logvar}
 
     def predict(self, x: Tensor | TokenBatch, task: str = "annotation") -> Tensor:
@@ -265,7 +290,7 @@ def rotary_table(config: ScDiVaConfig) -> RotaryTable:
     return RotaryTable(config.hidden_size // config.num_heads, config.max_genes + 1, config.rope_theta)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise_weights(module: nn.Module) -> None:
     """Draw normal weights, std 1 / sqrt(inputs) for linear maps and 0.02 for embeddings; padding stays zero.
 
     Our choice: at small widths the usual 0.02 everywhere leaves the anchor almost silent for thousands of cells.

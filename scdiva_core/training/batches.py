@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scdiva_core.data.corpus import Corpus, batches
+from scdiva_core.data.corpus import CellDraws, CellRows, Corpus
 from scdiva_core.data.tokenizer import TokenBatch, Tokenizer
 from scdiva_core.diffusion.corruption import thin_counts
+from scdiva_core.training.settings import PretrainSettings
 
 SHALLOWEST = 0.25
 """Lowest thinning factor."""
@@ -30,11 +31,15 @@ class TrainingBatch:
         Serialised rows.
     expression
         float32 ``[B, vocab_size]`` log1p expression at full depth, sparse.
+    labels, batch_of
+        int64 ``[B]`` label and technical batch of each cell, numbered as in the corpus.
     """
 
     step: int
     tokens: TokenBatch
     expression: torch.Tensor
+    labels: torch.Tensor
+    batch_of: torch.Tensor
 
 
 def make_batch(
@@ -48,33 +53,47 @@ def make_batch(
 ) -> TrainingBatch:
     """Read, thin and serialise cells; validation passes ``thinned_share=0``."""
     rows = corpus.take(cells)
-    vocabulary = np.arange(len(corpus.vocabulary))
+    n_genes = len(corpus.vocabulary)
     full = rows.log1p()
-    values = full
-    if thinned_share > 0:
-        factors = np.where(rng.random(len(rows)) < thinned_share, rng.uniform(SHALLOWEST, 1, len(rows)), 1.0)
-        values = rows.log1p(thin_counts(rows.counts, factors[rows.rows], rng))
-    tokens = tokenizer.serialize(rows.indptr, rows.gene_ids, values, vocabulary)
-    return TrainingBatch(step, tokens.batch(np.arange(len(rows))), rows.sparse(full, len(vocabulary)))
+    values = _thinned(rows, thinned_share, rng).log1p() if thinned_share > 0 else full
+    tokens = tokenizer.serialize(rows.indptr, rows.gene_ids, values, np.arange(n_genes))
+    return TrainingBatch(
+        step,
+        tokens.batch(np.arange(len(rows))),
+        rows.sparse(full, n_genes),
+        torch.from_numpy(corpus.labels[cells].astype(np.int64)),
+        torch.from_numpy(corpus.batch_of[cells].astype(np.int64)),
+    )
 
 
 def training_batches(
-    corpus: Corpus, tokenizer: Tokenizer, *, size: int, seed: int, start: int, stop: int, thinned_share: float
+    corpus: Corpus, settings: PretrainSettings, max_genes: int, *, start: int
 ) -> Iterator[TrainingBatch]:
-    """Batches ``start`` to ``stop`` of a run; each depends on the seed and its number alone."""
-    cells = corpus.cells("training")
+    """Batches of a run from ``start`` on; each depends on the seed and its number alone."""
+    draws = CellDraws(corpus, settings.batch_size, settings.seed, settings.balance)
+    long, short = Tokenizer(corpus.entropy, max_genes), Tokenizer(corpus.entropy, max((max_genes + 1) // 2, 1))
 
-    def make(step: int, chosen: NDArray[np.integer]) -> TrainingBatch:
-        rng = np.random.default_rng([seed, step])
-        return make_batch(corpus, tokenizer, chosen, rng, thinned_share=thinned_share, step=step)
+    def make(step: int) -> TrainingBatch:
+        rng = np.random.default_rng([settings.seed, step, 1])
+        tokenizer = short if rng.random() < settings.short_share else long
+        return make_batch(corpus, tokenizer, draws.batch(step), rng, thinned_share=settings.thinned_share, step=step)
 
-    draws = batches(cells, size, seed, start)
     with ThreadPoolExecutor(1) as pool:
         ahead: Future[TrainingBatch] | None = None
-        for step in range(start, stop):
-            following = pool.submit(make, step, next(draws))
+        for step in range(start, settings.steps):
+            following = pool.submit(make, step)
             if ahead is not None:
                 yield ahead.result()
             ahead = following
         if ahead is not None:
             yield ahead.result()
+
+
+def _thinned(rows: CellRows, share: float, rng: np.random.Generator) -> CellRows:
+    """Lower the depth of a share of the cells; counts of genes without a token shrink by their cell's factor."""
+    factors = np.where(rng.random(len(rows)) < share, rng.uniform(SHALLOWEST, 1, len(rows)), 1.0)
+    of_entry = rows.rows
+    counts = thin_counts(rows.counts, factors[of_entry], rng)
+    unknown = rows.totals - np.bincount(of_entry, rows.counts, minlength=len(rows))
+    totals = np.bincount(of_entry, counts, minlength=len(rows)) + unknown * factors
+    return replace(rows, counts=counts, totals=totals)

@@ -1,55 +1,67 @@
-"""Gene embeddings to start from: a truncated SVD of the corpus.
-
-Our choice: with a small budget, embeddings learned from nothing by the identity loss alone leave the cell
-embedding far behind PCA, while genes that vary together already lie together after an SVD.
-"""
+"""What an untrained network starts from: gene vectors of the corpus, and a decoder that says the mean cell."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from scdiva_core.data.corpus import Corpus
+from scdiva_core.data.corpus import CellDraws, Corpus
+from scdiva_core.model.heads import LatentMLP
+from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.genes import gene_vectors
+from scdiva_core.training.states import pooled_states, standardise
+
+_SAMPLE_CELLS = 512
 
 
-def svd_gene_embeddings(corpus: Corpus, width: int, *, seed: int, max_cells: int = 12_000) -> torch.Tensor:
-    """Right singular vectors of standardised training cells, scaled to unit variance a coordinate.
+@torch.no_grad()
+def initialise(model: ScDiVaModel, corpus: Corpus, *, genes: Literal["svd", "random"], seed: int) -> None:
+    """Set a fresh network's gene vectors and decoder, in place.
 
     Parameters
     ----------
+    model
+        As its constructor left it; its vocabulary has the corpus' size.
     corpus
         Prepared corpus.
-    width
-        Number of singular vectors, the network's width.
+    genes
+        ``"svd"`` takes gene vectors that already tell cells apart (see `scdiva_core.training.genes`), ``"random"``
+        leaves those of the constructor.
     seed
-        Chooses the cells and the range finder's start.
-    max_cells
-        Cells that are used at most.
-
-    Returns
-    -------
-    Tensor
-        float32 ``[vocab_size, width]``; 0 in rows of genes that never occur in these cells, and in columns beyond
-        the number of cells.
+        Of the SVD.
     """
-    rng = np.random.default_rng(seed)
-    cells = corpus.cells("training")
-    cells = np.sort(rng.choice(cells, min(max_cells, len(cells)), replace=False))
-    rows = corpus.take(cells)
-    # Scaled, not centred, so that the matrix stays sparse; the first vector takes up the mean.
-    values = rows.log1p() / np.maximum(corpus.gene_std, 0.1)[rows.gene_ids]
-    matrix = rows.sparse(values.astype(np.float32), len(corpus.vocabulary))
-    transposed = matrix.t().coalesce()
-    basis = torch.randn(len(rows), width + 10, generator=torch.Generator().manual_seed(seed))
-    genes = transposed @ basis
-    for _ in range(3):  # power iterations sharpen a slowly falling spectrum
-        basis = torch.linalg.qr(matrix @ genes).Q
-        genes = transposed @ basis
-    left, singular, _ = torch.linalg.svd(genes, full_matrices=False)
-    vectors = left[:, :width] * singular[:width].sqrt()
-    seen = torch.from_numpy(np.bincount(rows.gene_ids, minlength=len(vectors)) > 0)
-    vectors = vectors / vectors[seen].std(dim=0).clamp(min=1e-6)
-    vectors[~seen] = 0
-    # Fewer cells than dimensions span fewer: the others start at 0.
-    return F.pad(vectors, (0, width - vectors.shape[1]))
+    if genes == "svd":
+        vectors = gene_vectors(corpus, model.config.hidden_size, seed=seed)
+        seen = vectors.loadings.abs().sum(dim=1) > 0
+        embedding = vectors.loadings / vectors.loadings[seen].std(dim=0).clamp(min=1e-6)
+        often = torch.from_numpy(corpus.gene_mean)
+        model.gene_embedding.weight.copy_(embedding - (often @ embedding) / often.sum())
+        model.gene_embedding.weight[~seen] = 0
+        model.gene_head.weight.copy_(embedding * 0.02)
+        if "latent" in model.heads and model.heads["latent"].reads_tokens:
+            model.heads["latent"].gene_vectors.weight.copy_(vectors.projection)
+    model.value_encoder[2].weight.mul_(0.1)
+    if "latent" in model.heads and model.heads["latent"].reads_tokens:
+        cells = CellDraws(corpus, _SAMPLE_CELLS, seed, 0.5).batch(0)
+        states = pooled_states(model, corpus, cells, np.random.default_rng(seed), thinned_share=0.5)
+        standardise(model.heads["latent"], states)
+    if "batch_integration" in model.heads:
+        start_from_mean_cell(model.heads["batch_integration"], corpus)
+
+
+@torch.no_grad()
+def start_from_mean_cell(decoder: LatentMLP, corpus: Corpus) -> None:
+    """Let a decoder say the corpus' mean cell of every latent, in place.
+
+    Parameters
+    ----------
+    decoder
+        Of latents to log1p expression.
+    corpus
+        Brings the mean cell.
+    """
+    # A random decoder's first lesson would be to silence the latent that it reads.
+    decoder.out.weight.zero_()
+    decoder.out.bias.copy_(torch.from_numpy(corpus.gene_mean))

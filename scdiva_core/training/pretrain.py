@@ -1,7 +1,7 @@
 """Pre-training: a corpus folder in, a checkpoint folder out; resumes where it was stopped.
 
 Runs on CPU or CUDA with torch, numpy and safetensors alone. Objective: the published dual denoising loss, and
-beside it (ours) the full-depth expression decoded from the latent head.
+beside it (ours) the full-depth expression and the cell type read from the latent head.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from torch import Tensor
 
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.data.tokenizer import Tokenizer
-from scdiva_core.diffusion.corruption import corrupt
+from scdiva_core.diffusion.corruption import Corruption, corrupt
 from scdiva_core.diffusion.objective import denoising_loss
 from scdiva_core.errors import CheckpointError
 from scdiva_core.model.checkpoint import save_pretrained
 from scdiva_core.model.config import ScDiVaConfig
-from scdiva_core.model.network import AnchorSource, ScDiVaModel
+from scdiva_core.model.network import AnchorSource, CellLabels, DenoiserOutput, ScDiVaModel
 from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
-from scdiva_core.training.initial import svd_gene_embeddings
+from scdiva_core.training.finish import finish_heads
+from scdiva_core.training.genes import variable_genes
+from scdiva_core.training.initial import initialise
+from scdiva_core.training.losses import LatentLosses, LatentObjective, fitted_temperature
 from scdiva_core.training.settings import PretrainSettings
 
 Losses = dict[str, Tensor]
@@ -72,14 +76,21 @@ def pretrain(
     if len(corpus.vocabulary) != config.vocab_size:
         msg = f"The corpus has {len(corpus.vocabulary):,} tokens, the configuration {config.vocab_size:,}."
         raise CheckpointError(msg, "Set vocab_size to the corpus's.")
-    lacking = {"latent", "batch_integration"} - set(config.heads)
-    if settings.expression_weight > 0 and lacking:
-        msg = f"Expression is decoded from the latent, but the configuration lacks: {', '.join(sorted(lacking))}."
-        raise CheckpointError(msg, "Add these heads, or set expression_weight to 0.")
+    wanted = {"latent", "batch_integration"} if settings.expression_weight > 0 else set()
+    wanted |= {"latent", "annotation"} if settings.annotation_weight > 0 and corpus.classes else set()
+    lacking = wanted - set(config.heads)
+    if lacking:
+        msg = f"The settings train heads that the configuration lacks: {', '.join(sorted(lacking))}."
+        raise CheckpointError(msg, "Add these heads, or set expression_weight or annotation_weight to 0.")
+    if "annotation" in config.heads and corpus.classes and config.num_cell_types != len(corpus.classes):
+        msg = f"The corpus has {len(corpus.classes)} cell types, the configuration {config.num_cell_types}."
+        raise CheckpointError(msg, "Set num_cell_types to the corpus's.")
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(corpus, config, folder, settings, torch.device(device), report)
     run.start()
     run.train()
+    run.finish()
+    run.name_labels()
     run.model.card = {**(card or {}), "training": run.figures()}
     save_pretrained(run.model.cpu().eval(), folder, dtype=torch.float16)
     (folder / "state.pt").unlink(missing_ok=True)
@@ -110,21 +121,25 @@ class _Run:
         self.validation: dict[str, float] = {}
         autocast = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
-        self.scale = 1.0 / torch.from_numpy(np.maximum(corpus.gene_std, 0.1)).to(device)
+        self.objective = LatentObjective(corpus, variable_genes(corpus, seed=settings.seed), settings.label_smoothing)
 
     def start(self) -> None:
         """Begin anew, or go on from ``state.pt``."""
         state = self._saved_state()
         if state is None:
             (self.folder / "log.jsonl").unlink(missing_ok=True)
-            self._initialise()
+            initialise(self.model, self.corpus, genes=self.settings.initial_genes, seed=self.settings.seed)
+        if "latent" in self.model.heads and self.model.heads["latent"].reads_tokens:
+            # Components of the corpus, and worth more as they are than after a few thousand noisy steps.
+            self.model.heads["latent"].gene_vectors.weight.requires_grad_(False)
         self.model.to(self.device)
+        self.objective.to(self.device)
         if self.device.type == "cuda":
             # The layers alone: what surrounds them has shapes that change from batch to batch.
             for layer in self.model.layers:
                 layer.compile(dynamic=True)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
+            [p for module in (self.model, self.objective) for p in module.parameters() if p.requires_grad],
             lr=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
             betas=(0.9, 0.98),
@@ -149,45 +164,25 @@ class _Run:
             raise CheckpointError(msg, "Repeat the first command to go on with it, or choose another folder.")
         return state
 
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Start from gene vectors that already tell cells apart, and from a decoder that says the mean cell.
-
-        A random decoder's first lesson would be to silence the latent that it reads.
-        """
-        model, config = self.model, self.model.config
-        if self.settings.initial_genes == "svd":
-            vectors = svd_gene_embeddings(self.corpus, config.hidden_size, seed=self.settings.seed)
-            often = torch.from_numpy(self.corpus.gene_mean)
-            model.gene_embedding.weight.copy_(vectors - (often @ vectors) / often.sum())
-            model.gene_embedding.weight[config.pad_id] = 0
-            model.gene_head.weight.copy_(vectors * 0.02)
-        model.value_encoder[2].weight.mul_(0.1)
-        if "batch_integration" in model.heads:
-            model.heads["batch_integration"].out.weight.zero_()
-            model.heads["batch_integration"].out.bias.copy_(torch.from_numpy(self.corpus.gene_mean))
-
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.validation = state["step"], state["seconds"], state["validation"]
         # What the stopped run logged after its last saved state is about to be done again.
         log = self.folder / "log.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
-        log.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step), encoding="utf-8")
+        log.write_text("".join(takewhile(self._is_done, lines)), encoding="utf-8")
+
+    def _is_done(self, line: str) -> bool:
+        """Whether a line of the log was written before the state was saved; none is saved while the heads finish."""
+        record = json.loads(line)
+        return record["step"] <= self.step and "finish_step" not in record
 
     def train(self) -> None:
         """Take the remaining steps."""
         settings, before, began = self.settings, self.seconds, time.perf_counter()
-        remaining = training_batches(
-            self.corpus,
-            self.tokenizer,
-            size=settings.batch_size,
-            seed=settings.seed,
-            start=self.step,
-            stop=settings.steps,
-            thinned_share=settings.thinned_share,
-        )
+        remaining = training_batches(self.corpus, settings, self.model.config.max_genes, start=self.step)
         for batch in remaining:
             losses = self._take_step(batch)
             self.step = batch.step + 1
@@ -235,25 +230,65 @@ class _Run:
             )
             losses = {"identity": denoising.identity, "value": denoising.value}
             total = denoising.total
-            if settings.expression_weight > 0:
-                expression, divergence = self._decoding(denoising.output.cells, batch.expression)
-                losses |= {"expression": expression, "kl": divergence}
-                total = total + settings.expression_weight * expression + settings.kl_weight * divergence
+            if "latent" in model.heads and settings.expression_weight + settings.annotation_weight > 0:
+                latent = self._latent_losses(batch, corruption, denoising.output)
+                losses |= {"expression": latent.expression, "annotation": latent.annotation, "kl": latent.divergence}
+                total = total + settings.expression_weight * latent.expression
+                total = total + settings.annotation_weight * latent.annotation + settings.kl_weight * latent.divergence
         return {"total": total, **losses}
 
-    def _decoding(self, cells: Tensor, expression: Tensor) -> tuple[Tensor, Tensor]:
-        """Gene-wise standardised error of the expression decoded from the latent, and the latent's KL."""
-        mu, logvar = self.model.heads["latent"](cells)
-        mu, logvar = mu.float(), logvar.float()
-        latent = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if self.model.training else mu
-        decoded = self.model.heads["batch_integration"](latent).float()
-        error = (decoded - expression.to(self.device).to_dense()) * self.scale
-        divergence = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1).mean()
-        return error.square().mean(), divergence
+    def _latent_losses(self, batch: TrainingBatch, corruption: Corruption, output: DenoiserOutput) -> LatentLosses:
+        """Terms that read the latent; the more of a cell is hidden, the less it counts."""
+        tokens = batch.tokens.to(self.device)
+        read = self.model.is_gene(tokens.gene_ids) & ~corruption.replaced
+        mu, logvar = self.model.heads["latent"](output.hidden, tokens.gene_ids, tokens.values, read)
+        return self.objective(
+            self.model,
+            mu.float(),
+            logvar.float(),
+            expression=batch.expression.to(self.device).to_dense(),
+            labels=batch.labels.to(self.device),
+            batch_of=batch.batch_of.to(self.device),
+            importance=(1 - corruption.t).clamp(min=0.05).to(self.device),
+        )
+
+    def finish(self) -> None:
+        """Train the heads to the end on the finished layers."""
+        began, before = time.perf_counter(), self.seconds
+        self._save_state()
+
+        def log(record: dict[str, float]) -> None:
+            self.seconds = before + time.perf_counter() - began
+            self._log(record)
+
+        if finish_heads(self.model, self.corpus, self.objective, self.settings, autocast=self.autocast, report=log):
+            self.validation = self._validate()
+            log(self.validation)
+
+    @torch.no_grad()
+    def name_labels(self) -> None:
+        """Say what the annotation head's outputs mean, with a temperature from held-out donors."""
+        corpus = self.corpus
+        if "annotation" not in self.model.heads or not corpus.classes:
+            return
+        # A coarse label with one class left below it does not say that its cells are of that class.
+        final = np.array([label in corpus.classes for label in corpus.label_ids])
+        cells = corpus.cells("validation")
+        cells = cells[(corpus.labels[cells] >= 0) & final[corpus.labels[cells]]]
+        self.model.eval()
+        logits, rng = [], np.random.default_rng(self.settings.seed)
+        for start in range(0, len(cells), self.settings.batch_size):
+            chosen = cells[start : start + self.settings.batch_size]
+            batch = make_batch(corpus, self.tokenizer, chosen, rng, thinned_share=0)
+            logits.append(self.model.predict(batch.tokens, "annotation").float().cpu())
+        truth = torch.from_numpy(corpus.members.argmax(axis=1)[corpus.labels[cells]])
+        temperature = fitted_temperature(torch.cat(logits), truth) if len(cells) else 1.0
+        names = tuple(corpus.manifest["class_names"])
+        self.model.labels = CellLabels(corpus.classes, names, temperature)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Loss terms on held-out donors, half of the tokens hidden, the anchor pooled from visible ones."""
+        """Loss terms on held-out donors, a share from U(0, 1) of each cell's tokens hidden, anchor from the rest."""
         settings = self.settings
         self.model.eval()
         cells = self.corpus.cells("validation")
@@ -290,6 +325,7 @@ class _Run:
             "settings": asdict(self.settings),
             "config": json.dumps(asdict(self.model.config)),
             "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         partial = self.folder / "state.partial"
@@ -306,7 +342,7 @@ class _Run:
             "seed": self.settings.seed,
             "settings": asdict(self.settings),
             "datasets": [
-                {key: dataset[key] for key in ("name", "n_cells", "validation_cells")}
+                {key: dataset[key] for key in ("name", "n_cells", "labelled_cells", "validation_cells")}
                 for dataset in self.corpus.manifest["datasets"]
             ],
             "validation": self.validation,

@@ -23,12 +23,21 @@ class PretrainSettings:
         Share of cells whose counts are thinned to a factor drawn from U(0.25, 1).
     visible_share
         Share of batches whose anchor is pooled from visible tokens only (ours; see `ScDiVaModel.forward`).
+    short_share
+        Share of batches serialised to half of the token budget, so that short rows stay familiar (ours).
+    balance
+        How evenly data sets and labels are drawn; see `scdiva_core.data.corpus.CellDraws`.
     expression_weight
         Weight of the expression decoded from the latent head (ours; 0 leaves it out).
+    annotation_weight, label_smoothing
+        Weight of the cell type read from the latent, and the share of probability kept from the truth (ours; a
+        weight of 0, or a corpus without labels, leaves it out).
     kl_weight
         Weight of the latent's KL divergence from a standard normal (ours).
     max_identity_targets
         Targets a batch whose identity is scored; None for all (see `denoising_loss`).
+    finish_cells, finish_steps, finish_learning_rate
+        Cells and steps of the heads' last lesson, see `scdiva_core.training.finish`; 0 steps leave it out (ours).
     initial_genes
         ``"svd"`` starts the gene embeddings from a truncated SVD of the corpus, ``"random"`` does not.
     precision
@@ -39,7 +48,7 @@ class PretrainSettings:
         Steps between validations and between resumable states, and how many held-out cells are scored.
     """
 
-    steps: int = 1500
+    steps: int = 2600
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -47,22 +56,32 @@ class PretrainSettings:
     clip: float = 1.0
     thinned_share: float = 0.5
     visible_share: float = 0.5
+    short_share: float = 0.5
+    balance: float = 0.5
     expression_weight: float = 10.0
+    annotation_weight: float = 2.0
+    label_smoothing: float = 0.05
     kl_weight: float = 1e-4
-    max_identity_targets: int | None = 512
+    max_identity_targets: int | None = 256
+    finish_cells: int = 24_000
+    finish_steps: int = 2600
+    finish_learning_rate: float = 2e-3
     initial_genes: Literal["svd", "random"] = "svd"
     precision: Literal["auto", "bf16", "float32"] = "auto"
     seed: int = 0
     validate_every: int = 500
     validation_cells: int = 512
-    save_every: int = 100
+    save_every: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "validate_every", "validation_cells", "save_every"):
+        for name in ("steps", "batch_size", "validate_every", "validation_cells", "save_every", "finish_cells"):
             if getattr(self, name) < 1:
                 msg = f"{name} is {getattr(self, name)}."
                 raise DataError(msg, "Choose at least 1.")
-        for name in ("thinned_share", "visible_share"):
+        if self.finish_steps < 0:
+            msg = f"finish_steps is {self.finish_steps}."
+            raise DataError(msg, "Choose 0 to leave the heads' last lesson out, or more.")
+        for name in ("thinned_share", "visible_share", "short_share", "balance", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"{name} is {getattr(self, name)}."
                 raise DataError(msg, "Choose a share between 0 and 1.")

@@ -41,10 +41,11 @@ def test_defaults_are_the_published_model() -> None:
     )
     assert config.reserved_ids == (0, 1, 41815, 41816, 41817)
     assert config.padding_ids == (0, 41815)
+    assert config.latent_pooling == "anchor"
 
 
 def test_file_gives_back_what_was_written(tmp_path: Path, tiny_config: Callable) -> None:
-    config = tiny_config(heads=("latent", "annotation"), dropout=0.25)
+    config = tiny_config(heads=("latent", "annotation"), dropout=0.25, latent_pooling="anchor+tokens")
     config.to_file(tmp_path / "config.json")
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["model_type"] == "scdiva"
@@ -87,6 +88,9 @@ def test_published_transformers_spelling_is_read() -> None:
         ({"pad_fill_id": 60}, "pad_fill_id is 60, but there are 60 token ids"),
         ({"mask_id": -1}, "mask_id is -1, but there are 60 token ids"),
         ({"eos_id": None}, "eos_id is None"),
+        ({"latent_pooling": "mean"}, r"latent_pooling is 'mean'\. Choose one of: anchor, anchor\+tokens"),
+        ({"latent_pooling": "anchor+mean"}, r"latent_pooling is 'anchor\+mean'"),
+        ({"latent_pooling": None}, "latent_pooling is None"),
     ],
 )
 def test_what_no_network_can_be_is_refused(tiny_config: Callable, changes: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The optional heads, and above all the sign of the reversed gradient."""
+"""The optional heads, above all what the latent reads and the sign of the reversed gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from scdiva_core.model.config import HEADS
-from scdiva_core.model.heads import build_heads
+from scdiva_core.model.heads import LatentHead, build_heads
+from scdiva_core.model.network import ScDiVaModel
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 2.0])
@@ -48,12 +49,98 @@ def test_a_step_along_the_reversed_gradient_confuses_the_discriminator(tiny_conf
     assert F.cross_entropy(head(latent - 5.0 * gradient, 1.0), labels) > loss
 
 
-def test_log_variance_is_clamped_so_that_exp_stays_finite(tiny_config: Callable) -> None:
-    head = build_heads(tiny_config(heads=("latent",)))["latent"]
-    mu, logvar = head(torch.full((1, 32), 1e6))
-    assert mu.shape == logvar.shape == (1, 8)
-    assert logvar.min() >= -10
-    assert logvar.max() <= 4
+@pytest.fixture
+def latent_head(tiny_config: Callable) -> Callable[[str], LatentHead]:
+    """Make a latent head of random weights for states of 32 numbers, with a centre and a scale where it has them."""
+
+    def make(pooling: str) -> LatentHead:
+        head = LatentHead(tiny_config(heads=("latent",), latent_pooling=pooling))
+        with torch.no_grad():
+            for seed, (name, tensor) in enumerate(head.state_dict().items()):
+                tensor.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
+                if name == "scale":
+                    tensor.exp_()
+        return head
+
+    return make
+
+
+HIDDEN = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(1))
+GENES = torch.tensor([[7, 21, 58, 9, 30], [40, 7, 11, 12, 59]])
+VALUES = torch.tensor([[1.0, 2.0, 0.5, 3.0, 4.0], [0.25, 5.0, 1.5, 6.0, 2.0]])
+READ = torch.tensor([[True, True, True, False, False], [True, False, True, False, True]])
+CELLS = (HIDDEN, GENES, VALUES, READ)
+
+
+def test_log_variance_is_clamped_so_that_exp_stays_finite(latent_head: Callable) -> None:
+    for pooling in ("anchor", "anchor+tokens"):
+        for sign in (1, -1):
+            mu, logvar = latent_head(pooling)(sign * 1e6 * HIDDEN, GENES, VALUES, READ)
+            assert mu.shape == logvar.shape == (2, 8)
+            assert (logvar.min(), logvar.max()) == (-10, 4)
+
+
+@pytest.mark.parametrize("pooling", ["anchor", "anchor+tokens"])
+def test_a_fresh_latent_has_little_noise(tiny_config: Callable, pooling: str) -> None:
+    model = ScDiVaModel(tiny_config(heads=("latent",), latent_pooling=pooling))
+    _, logvar = model.heads["latent"](*CELLS)
+    torch.testing.assert_close((0.5 * logvar).exp(), torch.full((2, 8), 0.0498), atol=1e-4, rtol=0)
+
+
+def test_a_latent_of_the_anchor_reads_nothing_else(latent_head: Callable) -> None:
+    head = latent_head("anchor")
+    other = HIDDEN.clone()
+    other[:, 1:] += 5
+    for one, two in zip(head(*CELLS), head(other, GENES + 1, VALUES * 2, ~READ), strict=True):
+        assert torch.equal(one, two)
+    assert torch.equal(head.pooled(*CELLS), HIDDEN[:, 0])
+    torch.testing.assert_close(head(*CELLS)[0], HIDDEN[:, 0] @ head.mu.weight.T + head.mu.bias)
+    assert not {"gene_vectors.weight", "center", "scale", "dense.weight"} & set(head.state_dict())
+
+
+def test_beside_the_anchor_stand_the_mean_token_and_the_projected_expression(latent_head: Callable) -> None:
+    head = latent_head("anchor+tokens")
+    means = torch.stack([HIDDEN[0, [1, 2, 3]].mean(dim=0), HIDDEN[1, [1, 3, 5]].mean(dim=0)])
+    gene = head.gene_vectors.weight
+    projected = torch.stack(
+        [1.0 * gene[7] + 2.0 * gene[21] + 0.5 * gene[58], 0.25 * gene[40] + 1.5 * gene[11] + 2.0 * gene[59]]
+    )
+    torch.testing.assert_close(head.pooled(*CELLS), torch.cat([HIDDEN[:, 0], means, projected], dim=1))
+
+
+def test_a_small_network_reads_what_is_pooled_and_standardised(latent_head: Callable) -> None:
+    head = latent_head("anchor+tokens")
+    state = (head.pooled(*CELLS) - head.center) * head.scale
+    inner = F.gelu(state @ head.dense.weight.T + head.dense.bias)
+    assert inner.shape == (2, 64)
+    mu, logvar = head(*CELLS)
+    torch.testing.assert_close(mu, inner @ head.mu.weight.T + head.mu.bias)
+    torch.testing.assert_close(logvar, (inner @ head.logvar.weight.T + head.logvar.bias).clamp(-10, 4))
+    for one, two in zip(head.from_pooled(head.pooled(*CELLS)), (mu, logvar), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_tokens_that_are_not_read_do_not_matter(latent_head: Callable) -> None:
+    """Neither their states, nor which genes they are, nor their values, nor that they are there."""
+    head, expected = latent_head("anchor+tokens"), latent_head("anchor+tokens").pooled(*CELLS)
+    hidden, genes, values = (tensor.clone() for tensor in CELLS[:3])
+    hidden[:, 1:][~READ], genes[~READ], values[~READ] = 1e4, 33, 1e4
+    torch.testing.assert_close(head.pooled(hidden, genes, values, READ), expected)
+    longer = [F.pad(tensor, (0, 3), value=9) for tensor in (genes, values)]
+    found = head.pooled(F.pad(hidden, (0, 0, 0, 3), value=7.0), *longer, F.pad(READ, (0, 3)))
+    torch.testing.assert_close(found, expected)
+
+
+def test_without_a_token_to_read_mean_and_projection_are_zero(latent_head: Callable) -> None:
+    found = latent_head("anchor+tokens").pooled(HIDDEN, GENES, VALUES, torch.zeros(2, 5, dtype=torch.bool))
+    assert torch.equal(found, F.pad(HIDDEN[:, 0], (0, 64)))
+
+
+def test_the_linear_path_learns_for_the_genes_that_are_read(latent_head: Callable) -> None:
+    head = latent_head("anchor+tokens")
+    head(*CELLS)[0].square().sum().backward()
+    learning = head.gene_vectors.weight.grad.any(dim=1).nonzero().flatten().tolist()
+    assert learning == [7, 11, 21, 40, 58, 59]
 
 
 def test_perturbation_regressor_gives_a_value_for_each_token(tiny_config: Callable) -> None:

@@ -152,10 +152,12 @@ def test_only_the_files_of_a_checkpoint_are_fetched(tiny_checkpoint: Path, tmp_p
         (repository / file.name).symlink_to(file)
     for name in ("training_data.h5ad", "modeling.py", "pytorch_model.bin"):
         (repository / name).write_bytes(b"never wanted")
+    labels = {"ids": list("abcdef"), "names": list("ABCDEF"), "temperature": 1}
+    (repository / "labels.json").write_text(json.dumps(labels))
     with hub({"owner/full": repository}) as server:
         assert "sha256" in load("owner/full", server.endpoint, tmp_path / "cache")
         fetched = {line.rpartition("/")[2] for line in server.requests if "/resolve/" in line}
-    assert fetched == {file.name for file in tiny_checkpoint.iterdir()}
+    assert fetched == {"labels.json", *(file.name for file in tiny_checkpoint.iterdir())}
 
 
 def test_nothing_cached_and_no_hub(tmp_path: Path) -> None:

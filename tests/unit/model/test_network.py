@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from scdiva_core.data.tokenizer import TokenBatch, Tokenizer
 from scdiva_core.errors import CheckpointError, DataError
@@ -91,9 +92,37 @@ def test_the_other_cells_of_a_batch_change_nothing(tiny_model: Make, token_batch
 
 
 @torch.no_grad()
-def test_a_row_without_genes_is_embedded_without_nan(tiny_model: Make) -> None:
+@pytest.mark.parametrize("pooling", ["anchor", "anchor+tokens"])
+@pytest.mark.parametrize("pad_id", [0, 2], ids=["pad", "pad_fill"])
+def test_more_padding_leaves_the_latent_alone(tiny_model: Make, token_batch: Draw, pooling: str, pad_id: int) -> None:
+    model, batch = tiny_model(heads=("latent",), latent_pooling=pooling), token_batch(7, 7)
+    ids = torch.nn.functional.pad(batch.gene_ids, (0, 20), value=pad_id)
+    values = torch.nn.functional.pad(batch.values, (0, 20), value=5.0)  # what stands there is not read
+    alone, padded = model.encode(batch), model.encode(TokenBatch(ids, values, batch.lengths))
+    for name in ("mu", "logvar"):
+        torch.testing.assert_close(padded[name], alone[name], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(alone["mu"][0], alone["mu"][1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_latent_reads_the_anchor_and_beside_it_the_tokens(tiny_model: Make, token_batch: Draw) -> None:
+    batch = token_batch(9, 4)
+    model = tiny_model(heads=("latent",))
+    output, head = model(batch.gene_ids, batch.values), model.heads["latent"]
+    torch.testing.assert_close(model.encode(batch)["mu"], head.mu(output.cells))
+    model = tiny_model(heads=("latent",), latent_pooling="anchor+tokens")
+    output, head = model(batch.gene_ids, batch.values), model.heads["latent"]
+    means = torch.stack([output.tokens[0].mean(dim=0), output.tokens[1, :4].mean(dim=0)])
+    expression = torch.zeros(2, 60).scatter_add_(1, batch.gene_ids, batch.values)
+    state = torch.cat([output.cells, means, expression @ head.gene_vectors.weight], dim=1)
+    torch.testing.assert_close(model.encode(batch)["mu"], head.mu(F.gelu(head.dense(state))))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"heads": ("latent",), "latent_pooling": "anchor+tokens"}])
+def test_a_row_without_genes_is_embedded_without_nan(tiny_model: Make, changes: dict) -> None:
     empty = TokenBatch(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3), torch.tensor([0, 0]))
-    latent = tiny_model().encode(empty)["latent"]
+    latent = tiny_model(**changes).encode(empty)["latent"]
     assert torch.isfinite(latent).all()
     assert torch.equal(latent[0], latent[1])
 

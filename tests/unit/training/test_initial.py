@@ -1,75 +1,105 @@
-"""Gene vectors to start from, against numpy's own decomposition."""
+"""What a network starts from: gene vectors of the corpus or random ones, and the mean cell."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+from dataclasses import replace
 
-import anndata
 import numpy as np
 import pytest
 import torch
 
 from scdiva_core.data.corpus import Corpus
-from scdiva_core.data.prepare import prepare
-from scdiva_core.training.initial import svd_gene_embeddings
+from scdiva_core.model.config import ScDiVaConfig
+from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.genes import gene_vectors
+from scdiva_core.training.initial import initialise
+from scdiva_core.training.states import pooled_states
 
 
-@pytest.fixture(scope="module")
-def standardised(corpus: Corpus) -> np.ndarray:
-    """Training cells by tokens: log1p over standard deviation, not centred."""
-    rows = corpus.take(corpus.cells("training"))
-    logged = np.zeros((len(rows), len(corpus.vocabulary)))
-    logged[rows.rows, rows.gene_ids] = rows.log1p()
-    return logged / np.maximum(corpus.gene_std, 0.1)
+def scaled_loadings(corpus: Corpus, seed: int) -> torch.Tensor:
+    """Loadings with unit deviation over the genes that are seen."""
+    found = gene_vectors(corpus, 16, seed=seed).loadings
+    return found / found[found.any(dim=1)].std(dim=0)
 
 
-def test_columns_are_the_leading_right_singular_vectors(corpus: Corpus, standardised: np.ndarray) -> None:
-    found = svd_gene_embeddings(corpus, 16, seed=0).double().numpy()
-    _, singular, right = np.linalg.svd(standardised, full_matrices=False)
-    assert found.shape == (len(corpus.vocabulary), 16)
-    unit = found / np.linalg.norm(found, axis=0)
-    for k in range(3):
-        assert abs(unit[:, k] @ right[k]) > 0.999, f"vector {k}"
-    # Singular values further down lie so close that only the space they span is determined.
-    assert singular[3] / singular[8] > 1.05
-    overlap = np.linalg.svd(np.linalg.qr(unit[:, :4])[0].T @ right[:8].T, compute_uv=False)
-    assert overlap.min() > 0.99
+def made(config: ScDiVaConfig) -> ScDiVaModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ScDiVaModel(config)
 
 
-def test_every_coordinate_has_unit_variance_and_absent_genes_are_zero(corpus: Corpus, standardised: np.ndarray) -> None:
-    found = svd_gene_embeddings(corpus, 12, seed=0)
-    seen = torch.from_numpy(standardised.any(axis=0))
-    assert not found[~seen].any()
+@pytest.fixture
+def fresh(labelled_network: ScDiVaConfig) -> ScDiVaModel:
+    return made(labelled_network)
+
+
+GENES = ("gene_embedding.weight", "gene_head.weight", "heads.latent.gene_vectors.weight")
+
+
+def test_random_genes_stay_as_the_constructor_drew_them(labelled: Corpus, fresh: ScDiVaModel) -> None:
+    before = {name: fresh.get_parameter(name).clone() for name in GENES}
+    initialise(fresh, labelled, genes="random", seed=0)
+    for name, weight in before.items():
+        assert torch.equal(fresh.get_parameter(name), weight), name
+
+
+def test_genes_start_from_their_loadings_less_the_mean_in_a_cell(labelled: Corpus, fresh: ScDiVaModel) -> None:
+    initialise(fresh, labelled, genes="svd", seed=3)
+    loadings = scaled_loadings(labelled, seed=3)
+    seen, found = loadings.any(dim=1), fresh.gene_embedding.weight.detach()
+    shift = (found - loadings)[seen]
+    torch.testing.assert_close(shift, shift[:1].expand_as(shift), atol=1e-4, rtol=0)
+    mean_cell = torch.from_numpy(labelled.gene_mean) @ found
+    torch.testing.assert_close(mean_cell / labelled.gene_mean.sum(), torch.zeros(16), atol=1e-4, rtol=0)
     assert (~seen).sum() >= 5, "the reserved tokens at least"
-    torch.testing.assert_close(found[seen].std(dim=0), torch.ones(12), atol=1e-4, rtol=0)
+    assert not found[~seen].any(), "padding stays 0"
+    torch.testing.assert_close(fresh.gene_head.weight.detach(), 0.02 * loadings)
 
 
-def test_one_seed_one_result(corpus: Corpus) -> None:
-    one = svd_gene_embeddings(corpus, 8, seed=3, max_cells=60)
-    assert torch.equal(one, svd_gene_embeddings(corpus, 8, seed=3, max_cells=60))
-    assert not torch.allclose(one.abs(), svd_gene_embeddings(corpus, 8, seed=4, max_cells=60).abs(), atol=1e-2)
+def test_the_latent_starts_from_principal_components(labelled: Corpus, fresh: ScDiVaModel) -> None:
+    initialise(fresh, labelled, genes="svd", seed=3)
+    expected = gene_vectors(labelled, 16, seed=3).projection
+    assert torch.equal(fresh.heads["latent"].gene_vectors.weight, expected)
 
 
-def test_genes_that_vary_together_lie_together(corpus: Corpus) -> None:
-    found = svd_gene_embeddings(corpus, 16, seed=0)
-    tokens = {token: i for i, token in enumerate(corpus.vocabulary.tokens)}
+@torch.no_grad()
+@pytest.mark.parametrize("genes", ["svd", "random"])
+def test_what_the_latent_reads_starts_standardised(labelled: Corpus, fresh: ScDiVaModel, genes: str) -> None:
+    """Whatever the scale of the three vectors; checked on all cells, set from a sample of thinned ones."""
+    initialise(fresh, labelled, genes=genes, seed=0)
+    head = fresh.heads["latent"]
+    states = pooled_states(fresh, labelled, np.arange(len(labelled)), np.random.default_rng(1), thinned_share=0.5)
+    standard = (states - head.center) * head.scale
+    assert standard.mean(dim=0).abs().max() < 0.6
+    assert 0.6 < standard.std(dim=0).min() < standard.std(dim=0).max() < 1.6
+    spread = states.std(dim=0)
+    assert spread.max() > 3 * spread.min(), "it was not so before"
 
-    def cosine(one: str, two: str) -> float:
-        return torch.cosine_similarity(found[tokens[one]], found[tokens[two]], dim=0).item()
 
-    assert cosine("RPL13", "RPS27") > cosine("RPL13", "FTL")
-    assert cosine("FTH1", "FTL") > cosine("RPS27", "FTL")
+@torch.no_grad()
+@pytest.mark.parametrize("genes", ["svd", "random"])
+def test_the_decoder_starts_from_the_mean_cell(labelled: Corpus, fresh: ScDiVaModel, genes: str) -> None:
+    initialise(fresh, labelled, genes=genes, seed=0)
+    decoded = fresh.heads["batch_integration"](torch.randn(2, 8, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(decoded, torch.from_numpy(labelled.gene_mean).expand(2, -1))
 
 
-def test_more_dimensions_than_cells_are_filled_with_zeros(corpus_files: list[Path], tmp_path: Path) -> None:
-    file = Path(shutil.copy(corpus_files[0], tmp_path))
-    anndata.read_h5ad(file)[:12].copy().write_h5ad(file)
-    prepare([file], tmp_path / "corpus", min_cells=3)
-    small = Corpus(tmp_path / "corpus")
-    assert len(small.cells("training")) == 9
-    found = svd_gene_embeddings(small, 32, seed=0)
-    assert found.shape == (len(small.vocabulary), 32)
-    assert torch.isfinite(found).all()
-    assert found[:, :8].any(dim=0).all()
-    assert not found[:, 9:].any()
+@pytest.mark.parametrize("changes", [{"heads": ()}, {"latent_pooling": "anchor"}])
+def test_a_network_without_decoder_or_tokens_to_read_is_initialised_too(
+    labelled: Corpus, labelled_network: ScDiVaConfig, changes: dict
+) -> None:
+    plain = made(replace(labelled_network, **changes))
+    initialise(plain, labelled, genes="svd", seed=0)
+    torch.testing.assert_close(plain.gene_head.weight.detach(), 0.02 * scaled_loadings(labelled, seed=0))
+
+
+def test_one_seed_one_start(labelled: Corpus, labelled_network: ScDiVaConfig) -> None:
+    states = []
+    for global_seed, seed in ((1, 0), (2, 0), (2, 1)):
+        model = made(labelled_network)
+        torch.manual_seed(global_seed)  # the global generator must not matter
+        initialise(model, labelled, genes="svd", seed=seed)
+        states.append(model.state_dict())
+    one, two, other = states
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.allclose(one["heads.latent.center"], other["heads.latent.center"], atol=1e-3)

@@ -15,11 +15,9 @@ import pytest
 import torch
 
 from scdiva_core.data.corpus import Corpus
-from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.errors import CheckpointError, DataError
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.network import ScDiVaModel
-from scdiva_core.training.batches import make_batch, training_batches
 from scdiva_core.training.pretrain import pretrain
 from scdiva_core.training.settings import PretrainSettings
 
@@ -119,7 +117,7 @@ def test_the_log_tells_the_run(finished: tuple) -> None:
     lines = records(finished[1])
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
     assert {line["step"] for line in lines} == {6, 12}
-    terms = {"identity", "value", "total", "expression", "kl"}
+    terms = {"identity", "value", "total", "expression", "annotation", "kl"}
     training = next(line for line in lines if "total" in line)
     validation = next(line for line in lines if "validation_total" in line)
     assert terms <= set(training)
@@ -131,6 +129,7 @@ def test_the_log_tells_the_run(finished: tuple) -> None:
     expected = training["identity"] + 10 * training["value"]
     expected += settings.expression_weight * training["expression"] + settings.kl_weight * training["kl"]
     assert training["total"] == pytest.approx(expected, rel=1e-3)
+    assert training["annotation"] == 0, "nothing is labelled"
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth(corpus: Corpus, network: ScDiVaConfig, tmp_path: Path) -> None:
@@ -177,38 +176,6 @@ def test_without_latent_head_only_the_published_loss_is_left(
     assert training["total"] == pytest.approx(training["identity"] + 10 * training["value"], rel=1e-3)
 
 
-def test_batches_depend_on_seed_and_number_alone(corpus: Corpus) -> None:
-    tokenizer = Tokenizer(corpus.entropy, 40)
-
-    def drawn(start: int, stop: int, seed: int = 0) -> list:
-        return list(training_batches(corpus, tokenizer, size=16, seed=seed, start=start, stop=stop, thinned_share=0.5))
-
-    whole, tail = drawn(0, 20), drawn(15, 20)
-    assert [batch.step for batch in whole] == list(range(20))
-    for one, two in zip(whole[15:], tail, strict=True):
-        assert one.step == two.step
-        assert torch.equal(one.tokens.gene_ids, two.tokens.gene_ids)
-        assert torch.equal(one.tokens.values, two.tokens.values)
-        assert torch.equal(one.expression.to_dense(), two.expression.to_dense())
-    assert not torch.equal(drawn(0, 1, seed=1)[0].expression.to_dense(), whole[0].expression.to_dense())
-
-
-def test_thinned_cells_keep_their_full_depth_as_the_target(corpus: Corpus) -> None:
-    tokenizer, cells = Tokenizer(corpus.entropy, 600), np.arange(30)
-    rng = np.random.default_rng(0)
-    plain = make_batch(corpus, tokenizer, cells, rng, thinned_share=0.0)
-    thinned = make_batch(corpus, tokenizer, cells, rng, thinned_share=1.0)
-    assert torch.equal(plain.expression.to_dense(), thinned.expression.to_dense())
-    assert (thinned.tokens.lengths <= plain.tokens.lengths).all()
-    assert (thinned.tokens.lengths < plain.tokens.lengths).float().mean() > 0.9
-    full = plain.expression.to_dense()
-    ids, values = plain.tokens.gene_ids, plain.tokens.values
-    assert torch.equal(full.gather(1, ids)[values > 0], values[values > 0])
-    # Thinned counts are normalised anew: the values of a cell still sum to 10,000 before the logarithm.
-    totals = thinned.tokens.values.double().expm1().sum(dim=1)
-    torch.testing.assert_close(totals, torch.full((30,), 1e4, dtype=torch.double), rtol=1e-3, atol=0)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -217,6 +184,11 @@ def test_thinned_cells_keep_their_full_depth_as_the_target(corpus: Corpus) -> No
         ({"save_every": 0}, "save_every is 0"),
         ({"thinned_share": 1.5}, r"thinned_share is 1\.5"),
         ({"visible_share": -0.1}, r"visible_share is -0\.1"),
+        ({"short_share": 2}, "short_share is 2"),
+        ({"balance": 1.01}, r"balance is 1\.01"),
+        ({"label_smoothing": -1}, "label_smoothing is -1"),
+        ({"finish_cells": 0}, "finish_cells is 0"),
+        ({"finish_steps": -1}, "finish_steps is -1"),
     ],
 )
 def test_settings_that_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -262,7 +234,8 @@ sys.meta_path.append(Bare)
 import scdiva_core.training.pretrain
 from scdiva_core.cli import main
 code = main(["pretrain", sys.argv[1], "-o", sys.argv[2], "--steps", "2", "--batch-size", "8", "--device", "cpu",
-             "--hidden-size", "16", "--num-layers", "1", "--num-heads", "2", "--intermediate-size", "16"])
+             "--hidden-size", "16", "--num-layers", "1", "--num-heads", "2", "--intermediate-size", "16",
+             "--finish-cells", "8", "--finish-steps", "2"])
 assert code == 0, code
 assert not blocked & {name.partition(".")[0] for name in sys.modules}
 """
