@@ -1,4 +1,4 @@
-"""Command line: ``python -m scdiva_core embed|prepare|pretrain|info``.
+"""Command line: ``python -m scdiva_core embed|evaluate|prepare|pretrain|info``.
 
 Results go to files and standard output, progress and errors to standard error. Exit codes: 0 done, 1 the input
 or a choice is wrong (the message says what to do), 2 the command line is wrong, 130 interrupted.
@@ -15,6 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from scdiva_core import cli_evaluate
 from scdiva_core.errors import CheckpointError, ScDiVaError
 
 _EPILOG = """examples:
@@ -22,6 +23,7 @@ _EPILOG = """examples:
   python -m scdiva_core embed cells.h5ad -o cells.scdiva.h5ad
   python -m scdiva_core prepare corpus/*.h5ad -o shards
   python -m scdiva_core pretrain shards -o my-checkpoint --steps 2000
+  python -m scdiva_core evaluate embedding --data eval --corpus shards -o report
 
 Every command explains its options: python -m scdiva_core embed --help"""
 
@@ -55,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands)
     _add_prepare(commands)
     _add_pretrain(commands)
+    cli_evaluate.add(commands)
     return parser
 
 
@@ -102,19 +105,25 @@ def _add_prepare(commands: Any) -> None:
         "prepare",
         help="turn .h5ad files into a training corpus",
         description=(
-            "Write token shards, one vocabulary and population entropies. Needs raw counts. Whole donors are "
-            "held out for validation. Data sets that are done are kept when the command is repeated."
+            "Write packed shards, one vocabulary and population entropies. Needs raw counts. Whole donors are held out "
+            "for validation. Data sets that are done are kept when the command is repeated. The folder may be carried "
+            "to another machine without its subfolder 'unpacked', which is made anew there."
         ),
     )
     parser.add_argument("files", nargs="+", type=Path, help=".h5ad files with raw counts")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the corpus")
+    parser.add_argument(
+        "--studies",
+        type=Path,
+        help="folder with datasets.toml and labels.tsv: donors to hold out, batches, labels as Cell Ontology terms",
+    )
     parser.add_argument("--vocabulary", type=Path, help="vocab.json to use instead of the genes that are seen")
     parser.add_argument("--min-cells", type=int, default=30, help="cells that must detect a gene (default: 30)")
     parser.add_argument(
         "--donor-column",
         nargs="+",
         default=["donor", "donor_id", "batch"],
-        help="columns of obs that may name the donor, in order of preference",
+        help="without --studies: columns of obs that may name the donor, in order of preference",
     )
     parser.set_defaults(run=_prepare)
 
@@ -144,7 +153,7 @@ def _add_pretrain(commands: Any) -> None:
         ("num-layers", 3),
         ("num-heads", 4),
         ("intermediate-size", 512),
-        ("max-genes", 256),
+        ("max-genes", 512),
     ):
         parser.add_argument(f"--{option}", type=int, default=value, help=f"(default: {value})")
     parser.add_argument(
@@ -214,12 +223,14 @@ def _embed(options: argparse.Namespace) -> None:
 
 def _prepare(options: argparse.Namespace) -> None:
     from scdiva_core.data.prepare import prepare
+    from scdiva_core.data.studies import Studies
     from scdiva_core.data.vocabulary import GeneVocabulary
 
     vocabulary = None if options.vocabulary is None else GeneVocabulary.from_file(options.vocabulary)
     prepare(
         options.files,
         options.output,
+        studies=None if options.studies is None else Studies.read(options.studies),
         vocabulary=vocabulary,
         min_cells=options.min_cells,
         donor_columns=options.donor_column,
@@ -251,7 +262,9 @@ def _pretrain(options: argparse.Namespace) -> None:
         pad_fill_id=2,
         bos_id=3,
         eos_id=4,
-        heads=("latent", "batch_integration"),
+        heads=("latent", "annotation", "batch_integration") if corpus.classes else ("latent", "batch_integration"),
+        latent_pooling="anchor+tokens",
+        num_cell_types=max(len(corpus.classes), 1),
     )
     names = [field.name for field in fields(PretrainSettings)]
     settings = PretrainSettings(**{name: getattr(options, name) for name in names})

@@ -20,6 +20,7 @@ from scdiva_core.data.corpus import Corpus
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.engine import Engine
 from scdiva_core.model.network import ScDiVaModel
+from tests.labelled_corpus import write_labelled_files, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,19 +174,51 @@ def test_prepare_and_pretrain_make_a_checkpoint_that_embeds(
     assert main(["prepare", *map(str, corpus_files), "-o", corpus, "--min-cells", "20"]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{corpus}\n"
-    assert "kang2018.h5ad: 120 cells, 30 held out" in printed.err
+    assert "kang2018.h5ad: 120 cells, 0 labelled, 30 held out" in printed.err
     sizes = "--hidden-size 16 --num-layers 1 --num-heads 2 --intermediate-size 16 --max-genes 30".split()
-    short = "--steps 2 --batch-size 8 --device cpu --provisional --name small".split()
+    short = "--steps 2 --batch-size 8 --finish-cells 16 --finish-steps 2 --device cpu".split()
+    short += "--provisional --name small".split()
     assert main(["pretrain", corpus, "-o", trained, *sizes, *short]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{trained}\n"
     assert all("step" in json.loads(line) for line in printed.err.splitlines())
     loaded = ScDiVaModel.from_pretrained(trained)
     assert (loaded.card["name"], loaded.card["provisional"]) == ("small", True)
-    assert loaded.config.max_genes == 30
+    assert (loaded.config.max_genes, loaded.config.heads) == (30, ("latent", "batch_integration"))
+    assert loaded.config.latent_pooling == "anchor+tokens"
+    assert loaded.card["training"]["settings"]["finish_steps"] == 2
+    assert loaded.labels is None
     model = ["--checkpoint", trained, "--device", "cpu"]
     assert main(["embed", str(small_h5ad), "-o", out, *model, "--no-map"]) == 0
     assert np.isfinite(anndata.read_h5ad(out).obsm["X_scdiva"]).all()
+
+
+def test_studies_give_a_checkpoint_that_names_cell_types(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [str(file) for file in write_labelled_files(tmp_path)]
+    tables, corpus, trained = str(write_tables(tmp_path / "tables")), str(tmp_path / "corpus"), str(tmp_path / "out")
+    assert main(["prepare", *files, "-o", corpus, "--min-cells", "20", "--studies", tables]) == 0
+    told = capsys.readouterr().err
+    assert "kang.h5ad: 160 cells, 152 labelled, 40 held out" in told
+    assert "pbmc.h5ad: 109 cells, 109 labelled, 0 held out" in told
+    sizes = "--hidden-size 16 --num-layers 1 --num-heads 2 --intermediate-size 16 --max-genes 30".split()
+    short = "--steps 2 --batch-size 8 --finish-cells 16 --finish-steps 2 --device cpu".split()
+    assert main(["pretrain", corpus, "-o", trained, *sizes, *short]) == 0
+    last = json.loads(capsys.readouterr().err.splitlines()[-2])
+    assert last["finish_step"] == 2
+    loaded = ScDiVaModel.from_pretrained(trained)
+    assert loaded.labels.ids == Corpus(corpus).classes
+    assert (loaded.config.num_cell_types, loaded.config.latent_pooling) == (8, "anchor+tokens")
+    assert loaded.predict(torch.rand(3, loaded.config.vocab_size)).shape == (3, 8)
+
+
+def test_studies_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    files = [str(file) for file in write_labelled_files(tmp_path)]
+    out, tables = ["-o", str(tmp_path / "corpus")], write_tables(tmp_path / "tables")
+    assert "datasets.toml" in refused(["prepare", *files, *out, "--studies", str(tmp_path)], capsys)
+    lines = (tables / "labels.tsv").read_text().splitlines()
+    (tables / "labels.tsv").write_text("\n".join(line for line in lines if "\tNK\t" not in line))
+    error = refused(["prepare", *files, *out, "--studies", str(tables)], capsys)
+    assert "The label 'NK' of kang has no meaning yet" in error
 
 
 def test_prepare_with_a_vocabulary_and_a_donor_column(
@@ -251,7 +284,7 @@ def test_training_on_a_gpu_that_is_not_there(
     assert "The device 'cuda' is not available here" in refused(arguments, capsys)
 
 
-COMMANDS = ("info", "embed", "prepare", "pretrain")
+COMMANDS = ("info", "embed", "prepare", "pretrain", "evaluate")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -263,7 +296,8 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture)
     told = {
         "info": ["Prints JSON", "left out, the checkpoint is described"],
         "embed": ["obsm['X_scdiva']", "The input is never changed", "goes on where it stopped", "hub id"],
-        "prepare": ["Whole donors are held out", "raw counts", "(default: 30)"],
+        "prepare": ["Whole donors are held out", "raw counts", "(default: 30)", "labels as Cell Ontology terms"],
+        "evaluate": ["on sets that it has never seen", "cell types, clusters, batches and annotation"],
         "pretrain": ["resumes when the same command is repeated", "Masked-diffusion", "(default: auto)"],
     }
     for words in told[command]:
@@ -289,6 +323,7 @@ def test_help_lists_every_command_with_examples(capsys: pytest.CaptureFixture) -
         ["embed", "cells.h5ad", "-o", "out.h5ad", "--values", "tpm"],
         ["pretrain", "corpus", "-o", "out", "--steps", "many"],
         ["pretrain", "corpus", "-o", "out", "--device", "banana"],
+        ["pretrain", "corpus", "-o", "out", "--initial-genes", "pca"],
     ],
 )
 def test_a_wrong_command_line_ends_with_two_and_the_usage(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -305,12 +340,11 @@ def test_examples_of_the_help_are_accepted(
 ) -> None:
     """Each example names files that are not here: it must fail on those, not on its spelling."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["--help"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     examples = [words[3:] for words in lines if words[:3] == ["python", "-m", "scdiva_core"] and len(words) > 4]
-    assert len(examples) == 4
+    assert [words[0] for words in examples] == list(COMMANDS)
     for arguments in examples:
         assert main(arguments) == 1
         assert "error: " in capsys.readouterr().err

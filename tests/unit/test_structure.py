@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "diffusion": _MODEL,
     "training": {*_MODEL, "diffusion"},
     "tasks": {*_MODEL, "diffusion", "training", "metrics"},
+    "baselines": {"errors", "data"},
+    "evaluation": {*_ENGINE, "engine", "baselines"},
     "engine": _ENGINE,
     "store": {"errors", "store_entry"},
     "store_entry": {"errors"},
@@ -36,7 +38,8 @@ MAY_IMPORT = {
     "jobs_worker": {"errors", "jobs_queue", "jobs_claims"},
     "figures": set(),
     "metrics": set(),
-    "cli": {*_ENGINE, "engine"},
+    "cli": {*_ENGINE, "engine", "cli_evaluate"},
+    "cli_evaluate": {"errors", "data", "engine", "evaluation"},
     "__main__": {"cli"},
     "__init__": set(),
 }
