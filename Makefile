@@ -3,12 +3,18 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CHECKPOINT ?= default
+DESCRIPTION := A small network of the published architecture, trained by this project on 38,918 public cells. It names 59 \
+  cell types. Level with PCA on most sets, behind it on some: see its card.
 # Each stamp is newer than the requirements it was installed from, so pip runs only when they change.
 READY := $(VENV)/.installed
 TEST_READY := $(VENV)/.installed-tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench clean chromium
+.PHONY: help run test train evaluate lint format bench clean chromium
+
+# Where the training and the evaluation sets lie; neither is part of the repository (assets/README.md says why).
+SCDIVA_DATA ?= ../shared/data
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -26,6 +32,16 @@ lint: $(TEST_READY)  ## check style, docstrings, imports and formatting
 format: $(TEST_READY)  ## mend what can be mended of it
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+train: $(READY)  ## train the default checkpoint from SCDIVA_DATA/corpus into build/checkpoint
+	$(BIN)/python -m scdiva_core prepare $(SCDIVA_DATA)/corpus/*.h5ad --studies assets/corpus -o build/corpus
+	$(BIN)/python -m scdiva_core pretrain build/corpus -o build/checkpoint --precision bf16 --provisional \
+	  --name "ScDiVa default" --description "$(DESCRIPTION)"
+
+evaluate: $(READY)  ## compare CHECKPOINT (default) with its baselines on SCDIVA_DATA/eval
+	$(BIN)/python -m scdiva_core prepare $(SCDIVA_DATA)/corpus/*.h5ad --studies assets/corpus -o build/corpus
+	$(BIN)/python -m scdiva_core evaluate embedding --checkpoint $(CHECKPOINT) \
+	  --data $(SCDIVA_DATA)/eval --corpus build/corpus -o build/evaluation
 
 bench: $(READY)  ## measure speed and quality beside reference runs
 	$(BIN)/python -m benchmarks
