@@ -1,11 +1,11 @@
-"""Model: the card of the checkpoint that is running, in facts that were counted and not claimed."""
+"""Model: the checkpoint that is running, in facts that were counted, numbers that were measured, and its own card."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
 
-from pages._ui import datasets, errors, frame, resources, state, words
+from pages._ui import datasets, errors, frame, model_card, resources, state, words
 from scdiva_core.engine import ModelCard
 
 frame.require("model")
@@ -15,12 +15,16 @@ def page() -> None:
     """Draw the page."""
     st.title("Model")
     with st.spinner("Loading the model …"):
-        card = resources.engine().card()
+        engine = resources.engine()
+        card = engine.card()
     frame.banner()
     _identity(card)
     with errors.shown():
         _overlap(state.choice())
+    model_card.evaluation(card)
+    model_card.cell_types(engine.model.labels)
     _training(card)
+    model_card.card_text(card)
     with st.expander("Use another checkpoint", icon=":material/swap_horiz:"):
         st.markdown(
             "Set `SCDIVA_CHECKPOINT` to a folder, a weights file or a hub id (`owner/name`) and start the app again. "
@@ -76,6 +80,7 @@ def _overlap(choice: state.Choice) -> None:
 _TRAINED_ON = {
     "name": "Data set",
     "n_cells": "Cells",
+    "labelled_cells": "of these labelled",
     "validation_cells": "of these held out (whole donors)",
 }
 

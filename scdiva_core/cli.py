@@ -186,6 +186,7 @@ def _info(options: argparse.Namespace) -> None:
     engine = Engine(options.checkpoint, options.device)
     if options.file is None:
         content = asdict(engine.card())
+        del content["text"]  # a page of Markdown, which lies beside the weights
     else:
         content = engine.preflight(options.file).to_dict()
     print(json.dumps(content, indent=2, default=str))

@@ -18,7 +18,7 @@ from scdiva_core.data.preflight import Preflight, preflight
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, DataError
-from scdiva_core.model.checkpoint import load_pretrained
+from scdiva_core.model.checkpoint import find_weights, load_pretrained
 from scdiva_core.store import ResultStore, StoredResult, home
 from scdiva_core.tasks.embedding import (
     CHUNK_CELLS,
@@ -62,6 +62,8 @@ class ModelCard:
         False when the data set's own entropies stand in for the population's.
     training
         The checkpoint's training record; empty when it brings none.
+    text
+        The README.md beside the weights, Markdown as it was written; empty when there is none.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelCard:
     random_weights: bool
     has_entropy: bool
     training: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
 
 
 class Engine:
@@ -96,6 +99,11 @@ class Engine:
     store
         Where results are kept; the user's own store when None.
 
+    Attributes
+    ----------
+    folder
+        Where the weights lie, with what else there is of the checkpoint.
+
     Raises
     ------
     CheckpointError, VocabularyError, HubError
@@ -107,7 +115,9 @@ class Engine:
     ) -> None:
         self.checkpoint = str(checkpoint)
         self.device = choose_device(device)
-        self.model = load_pretrained(DEFAULT_CHECKPOINT if self.checkpoint == "default" else checkpoint)
+        weights = find_weights(DEFAULT_CHECKPOINT if self.checkpoint == "default" else checkpoint)
+        self.folder = weights.parent
+        self.model = load_pretrained(weights)
         self.model.to(self.device)
         self.store = store if store is not None else ResultStore(home() / "results")
         self._computing = threading.Lock()  # one forward pass at a time: a second would only fight for memory
@@ -141,6 +151,7 @@ class Engine:
             random_weights=model.sha256 is None or bool(card.get("random_weights", False)),
             has_entropy=model.has_entropy,
             training=settings,
+            text=model.card_text,
         )
 
     def preflight(self, path: str | Path, *, matrix: str | None = None, gene_column: str | None = None) -> Preflight:

@@ -94,6 +94,8 @@ class ScDiVaModel(nn.Module):
         Serialises dense rows; plain expression sorting until a checkpoint brings its entropies.
     sha256
         Digest of the weights file; None while the weights are random.
+    card_text
+        The README.md beside the weights; empty where there is none.
     labels
         What the annotation head's outputs mean; None where the checkpoint does not say.
     """
@@ -106,6 +108,7 @@ class ScDiVaModel(nn.Module):
         self.has_entropy = False
         self.sha256: str | None = None
         self.card: dict[str, Any] = {}
+        self.card_text = ""
         self.labels: CellLabels | None = None
         width = config.hidden_size
         self.gene_mask_emb = nn.Parameter(torch.zeros(width))

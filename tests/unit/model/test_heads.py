@@ -131,6 +131,13 @@ def test_tokens_that_are_not_read_do_not_matter(latent_head: Callable) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_single_token_is_its_own_mean(latent_head: Callable) -> None:
+    head, alone = latent_head("anchor+tokens"), torch.eye(2, 5, dtype=torch.bool)
+    projected = head.gene_vectors.weight[[7, 7]] * torch.tensor([[1.0], [5.0]])
+    expected = torch.cat([HIDDEN[:, 0], HIDDEN[[0, 1], [1, 2]], projected], dim=1)
+    torch.testing.assert_close(head.pooled(HIDDEN, GENES, VALUES, alone), expected)
+
+
 def test_without_a_token_to_read_mean_and_projection_are_zero(latent_head: Callable) -> None:
     found = latent_head("anchor+tokens").pooled(HIDDEN, GENES, VALUES, torch.zeros(2, 5, dtype=torch.bool))
     assert torch.equal(found, F.pad(HIDDEN[:, 0], (0, 64)))
