@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from scdiva_core.engine import Engine
-from scdiva_core.tasks.neighbors import ProjectionSettings
+from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
+from scdiva_core.tasks.progress import stop_if
 
 
 class Context(Protocol):
@@ -45,7 +46,12 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         values=payload["values"],
     ) as dataset:
         cancelled = context.cancelled
+        drawn = engine.stored_projection(dataset, representation="X_scdiva", settings=settings) is not None
+        compiling = None if drawn else compile_ahead()
         engine.embed(dataset, progress=_part(context, 0.0, 0.6), cancelled=cancelled)
+        while compiling is not None and compiling.is_alive():
+            stop_if(cancelled)
+            compiling.join(0.2)
         engine.project(dataset, settings=settings, progress=_part(context, 0.6, 0.15), cancelled=cancelled)
         engine.components(dataset, settings, progress=_part(context, 0.75, 0.1), cancelled=cancelled)
         beside = _part(context, 0.85, 0.15)

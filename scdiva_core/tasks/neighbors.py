@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -141,6 +142,33 @@ def project(
         representation,
         settings,
     )
+
+
+def compile_ahead() -> threading.Thread:
+    """Draw a map of a few made-up points in the background, for what numba compiles on the way.
+
+    On a fresh installation the first map takes half a minute of compiling, which may as well pass while cells are
+    embedded.
+
+    Returns
+    -------
+    Thread
+        Running; wait for it before anything else is drawn. It ends with the process at the latest.
+    """
+
+    def draw() -> None:
+        import scanpy as sc
+
+        points = np.random.default_rng(0).normal(size=(64, 8)).astype(np.float32)
+        adata = anndata.AnnData(obsm={"X_points": points})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in `project`
+            sc.pp.neighbors(adata, 15, use_rep="X_points", random_state=0)
+            sc.tl.umap(adata, random_state=0)
+
+    thread = threading.Thread(target=draw, name="compile-ahead", daemon=True)
+    thread.start()
+    return thread
 
 
 def principal_components(

@@ -138,7 +138,7 @@ def test_every_unused_label_says_why(table: str) -> None:
         ("CD8-positive, alpha-beta T cell", ["kang:CD8 T", "tenx_pbmc4k:T_CD8", "kong:T cells CD8"]),
         ("CD4-positive, alpha-beta memory T cell", ["kang:CD4 Memory T"]),
         ("naive thymus-derived CD4-positive, alpha-beta T cell", ["kang:CD4 Naive T", "kong:T cells Naive CD4"]),
-        ("regulatory T cell", ["kong:Tregs"]),
+        ("CD4-positive, CD25-positive, alpha-beta regulatory T cell", ["kong:Tregs"]),
         ("B cell", ["kang:B", "kang:B Activated", "liao:B", "tenx_pbmc4k:B", "kanemaru:B", "travaglini:B cell"]),
         ("natural killer cell", ["kang:NK", "liao:NK", "tenx_pbmc4k:NK", "kanemaru:NK_CD16hi"]),
         ("mast cell", ["liao:Mast", "baron2016:mast", "kong:Mast cells", "travaglini:basophil"]),

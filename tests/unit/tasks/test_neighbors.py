@@ -14,7 +14,7 @@ from scdiva_core.data.h5ad import H5adDataset, open_h5ad
 from scdiva_core.data.vocabulary import GeneVocabulary, human_genes
 from scdiva_core.errors import Cancelled, DataError
 from scdiva_core.tasks import neighbors
-from scdiva_core.tasks.neighbors import ProjectionSettings, principal_components, project
+from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead, principal_components, project
 
 DEMO = Path(__file__).resolve().parents[3] / "assets" / "demo"
 MAP = ProjectionSettings(n_neighbors=10)
@@ -171,3 +171,13 @@ def test_too_few_cells_for_components(
         pytest.raises(DataError, match="4 cells with .* detected genes are too few for a PCA"),
     ):
         principal_components(dataset, ProjectionSettings())
+
+
+def test_compiling_ahead_ends_and_leaves_maps_as_they_are(clouds: np.ndarray) -> None:
+    before = project(clouds, "X_scdiva", ProjectionSettings())
+    thread = compile_ahead()
+    thread.join(120)
+    assert not thread.is_alive()
+    after = project(clouds, "X_scdiva", ProjectionSettings())
+    np.testing.assert_array_equal(before.coordinates, after.coordinates)
+    np.testing.assert_array_equal(before.leiden, after.leiden)
