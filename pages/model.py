@@ -95,8 +95,16 @@ def _training(card: ModelCard) -> None:
         if isinstance(sets, list) and sets:
             st.dataframe(pd.DataFrame(sets).rename(columns=_TRAINED_ON), hide_index=True, width="stretch")
         if training:
-            rows = [(name.replace("_", " "), _plain(value)) for name, value in training.items()]
+            rows = [row for name, value in training.items() for row in _rows(name, value)]
             st.dataframe(pd.DataFrame(rows, columns=["", "value"]), hide_index=True, width="stretch")
+
+
+def _rows(name: str, value: object) -> list[tuple[str, str]]:
+    """Name and value as text; a table within the record gives a row for each of its own."""
+    if isinstance(value, dict):
+        # What a run says of its validation repeats the word in every name.
+        return [row for key, inner in value.items() for row in _rows(f"{name}: {key.removeprefix(f'{name}_')}", inner)]
+    return [(name.replace("_", " "), _plain(value))]
 
 
 def _plain(value: object) -> str:

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,14 +57,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def server(home: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a fresh server; its output is shown when it does not start."""
-    checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+@contextmanager
+def serving(checkpoint: Path, home: Path, files: Path, log: Path) -> Iterator[str]:
+    """Start the app on a free port and give its address; its output is shown when it does not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = home / "server.log"
     environment = {
         **os.environ,
         "SCDIVA_HOME": str(home),
@@ -85,6 +84,14 @@ def server(home: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) ->
     # A browser that goes away while it connects leaves a traceback of Streamlit's own.
     ours = [name for name in ("Uncaught", "scdiva_core/", f"{ROOT.name}/pages/") if name in log.read_text()]
     assert not ours, log.read_text()
+
+
+@pytest.fixture(scope="session")
+def server(home: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a fresh server."""
+    checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    with serving(checkpoint, home, files, home / "server.log") as address:
+        yield address
 
 
 def _wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:

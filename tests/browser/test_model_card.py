@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from scdiva_core.model.checkpoint import file_sha256
-from tests.browser.conftest import ROOT, Visit
+from tests.browser.conftest import Visit, serving
 from tests.small_evaluation import small_evaluation
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -46,40 +40,9 @@ def server(home: Path, files: Path, tmp_path_factory: pytest.TempPathFactory) ->
     (checkpoint / "README.md").write_text(README, encoding="utf-8")
     content = small_evaluation(file_sha256(checkpoint / "model.safetensors"))
     (checkpoint / "evaluation.json").write_text(json.dumps(content), encoding="utf-8")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "SCDIVA_HOME": str(home),
-        "SCDIVA_DATA_ROOT": str(files),
-        "SCDIVA_CHECKPOINT": str(checkpoint),
-        "SCDIVA_DEVICE": "cpu",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
-    command += ["--server.headless=true", "--server.fileWatcherType=none"]
     log = tmp_path_factory.mktemp("log") / "server.log"
-    with log.open("w") as output:
-        child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        _wait(f"http://localhost:{port}/_stcore/health", log)
-        yield f"http://localhost:{port}"
-    finally:
-        child.terminate()
-        child.wait(timeout=20)
-    assert "Uncaught" not in log.read_text()
-
-
-def _wait(url: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    pytest.fail(f"the server did not start:\n{log.read_text()}")
+    with serving(checkpoint, home, files, log) as address:
+        yield address
 
 
 def open_page(visit: Begin, **options: object) -> Page:
