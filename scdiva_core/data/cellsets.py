@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import unicodedata
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +12,7 @@ from matplotlib.path import Path as Polygon
 from numpy.typing import NDArray
 
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.packing import pack_mask, unpack_mask
 from scdiva_core.errors import DataError
 
 Recipe = dict[str, Any]
@@ -172,7 +171,7 @@ class CellSets:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `json.dumps` takes; the history is left out."""
-        sets = [{"name": item.name, "recipe": item.recipe, "cells": _pack(item.mask)} for item in self._sets]
+        sets = [{"name": item.name, "recipe": item.recipe, "cells": pack_mask(item.mask)} for item in self._sets]
         return {"n_obs": self.n_obs, "sets": sets}
 
     @classmethod
@@ -190,10 +189,10 @@ class CellSets:
                 msg = f"These cell sets belong to a data set of {values['n_obs']:,} cells, this one has {n_obs:,}."
                 raise DataError(msg, "Open the file that they were made on.")
             made._sets = tuple(
-                CellSet(str(item["name"]), dict(item["recipe"]), _unpack(item["cells"], n_obs))
+                CellSet(str(item["name"]), dict(item["recipe"]), unpack_mask(item["cells"], n_obs))
                 for item in values["sets"]
             )
-        except (KeyError, TypeError, ValueError, zlib.error) as error:
+        except (KeyError, TypeError, ValueError) as error:
             msg = "The stored cell sets are damaged."
             raise DataError(msg, "Draw them again.") from error
         return made
@@ -224,17 +223,3 @@ def _inside(points: NDArray[np.floating], x: list[float], y: list[float]) -> NDA
         msg = f"A lasso of {len(x)} corners encloses nothing."
         raise DataError(msg, "Draw around the cells.")
     return Polygon(np.column_stack([x, y])).contains_points(points)
-
-
-def _pack(mask: NDArray[np.bool_]) -> str:
-    return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode("ascii")
-
-
-def _unpack(text: str, n_obs: int) -> NDArray[np.bool_]:
-    size = (n_obs + 7) // 8
-    stream = zlib.decompressobj()
-    content = stream.decompress(base64.b64decode(text), size + 1)
-    if len(content) != size or not stream.eof:
-        msg = f"{len(content)} bytes instead of {size}"
-        raise ValueError(msg)
-    return np.unpackbits(np.frombuffer(content, np.uint8), count=n_obs).astype(bool)
