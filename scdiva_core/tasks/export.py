@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.cellsets import CellSet
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.hdf5 import subgroup
 from scdiva_core.errors import DataError
 from scdiva_core.tasks.neighbors import Projection
 
@@ -67,17 +68,60 @@ def write_result(
         ``path`` is the input itself, the disk is full, or the copy cannot be written.
     """
     maps, sets = tuple(projections), tuple(cell_sets)
-    for size in (len(embedding), *(len(item.leiden) for item in maps), *(len(item.mask) for item in sets)):
+    check_cells(dataset, len(embedding), *(len(item.leiden) for item in maps), *(len(item.mask) for item in sets))
+    return write_copy(dataset, path, lambda file: _add(file, dataset, embedding, provenance, maps, sets))
+
+
+def check_cells(dataset: H5adDataset, *sizes: int) -> None:
+    """Make sure that results are of the data set's cells.
+
+    Parameters
+    ----------
+    dataset
+        The open input.
+    sizes
+        Number of cells of each result.
+
+    Raises
+    ------
+    DataError
+        One of them differs.
+    """
+    for size in sizes:
         if size != dataset.n_obs:
             msg = f"The results are of {size:,} cells, but the file has {dataset.n_obs:,}."
             raise DataError(msg, "Compute them again on this file.")
+
+
+def write_copy(dataset: H5adDataset, path: str | Path, add: Callable[[h5py.File], None]) -> Path:
+    """Copy the input and let something be added to the copy before it takes its name.
+
+    Parameters
+    ----------
+    dataset
+        The open input.
+    path
+        The new file; replaced in one step when it is there already, and not touched when anything fails.
+    add
+        Called with the copy, open for writing.
+
+    Returns
+    -------
+    Path
+        The new file.
+
+    Raises
+    ------
+    DataError
+        ``path`` is the input itself, the disk is full, or the copy cannot be written.
+    """
     target = checked_target(dataset.path, path)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(dataset.path, partial)
         with h5py.File(partial, "r+") as file:
-            _add(file, dataset, embedding, provenance, maps, sets)
+            add(file)
         os.replace(partial, target)
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # h5py raises any of them on a full disk
         msg = f"{target} cannot be written: {getattr(error, 'strerror', None) or error}."
@@ -125,23 +169,50 @@ def _add(
         while column in columns:
             column += " (2)"
         columns[column] = item.mask
-    for group in ("obsm", "uns"):
-        if group not in file:
-            write_elem(file, group, {})
+    if "obsm" not in file:
+        write_elem(file, "obsm", {})
     for name, array in arrays.items():
         write_elem(file["obsm"], name, array)
-    _write_columns(file["obs"], columns, list(dataset.obs))
+    write_columns(file["obs"], columns, list(dataset.obs))
     record = {
         **provenance,
         "settings": {item.representation: item.settings.to_dict() for item in projections},
         "cell_sets": {item.name: item.recipe for item in cell_sets},
         "versions": {name: version(name) for name in _VERSIONED},
     }
-    write_elem(file["uns"], "scdiva", {name: json.dumps(value) for name, value in record.items()})
+    write_record(file, record)
 
 
-def _write_columns(obs: h5py.Group, columns: Mapping[str, Any], known: list[str]) -> None:
-    """Add columns to the table on disk and list them in its order, or after `known` where it has none."""
+def write_record(file: h5py.File, record: Mapping[str, Any]) -> None:
+    """Add entries to ``uns["scdiva"]``, each as JSON; those of other names stay.
+
+    Parameters
+    ----------
+    file
+        Open for writing.
+    record
+        Plain values that `json.dumps` takes.
+    """
+    if subgroup(file, "uns") is None:
+        write_elem(file, "uns", {})
+    if subgroup(file["uns"], "scdiva") is None:
+        write_elem(file["uns"], "scdiva", {})
+    for name, value in record.items():
+        write_elem(file["uns/scdiva"], name, json.dumps(value))
+
+
+def write_columns(obs: h5py.Group, columns: Mapping[str, Any], known: list[str]) -> None:
+    """Add columns to the table on disk and list them in its order; one of the same name is replaced.
+
+    Parameters
+    ----------
+    obs
+        The table, open for writing.
+    columns
+        Name to values, as anndata writes them.
+    known
+        Columns that were there, in order, for a table that does not list its own.
+    """
     order = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs.get("column-order", known)]
     for name, values in columns.items():
         write_elem(obs, name, values)
