@@ -48,4 +48,4 @@ def test_bytes_are_read_back_as_they_were(content: bytes) -> None:
 )
 def test_damaged_text_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"packed bytes|instead of 4|[Bb]ase64|padding"):
-        unpack_bytes(text, 4)  # type: ignore[arg-type]
+        unpack_bytes(text, 4)
