@@ -1,27 +1,24 @@
-"""Training batches: cells from the corpus, thinned, normalised, serialised; one batch is prepared ahead."""
+"""Training batches: cells from the corpus, changed, normalised, serialised; one batch is prepared ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scdiva_core.data.corpus import CellDraws, CellRows, Corpus
+from scdiva_core.data.corpus import CellDraws, Corpus
 from scdiva_core.data.tokenizer import TokenBatch, Tokenizer
-from scdiva_core.diffusion.corruption import thin_counts
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.settings import PretrainSettings
-
-SHALLOWEST = 0.25
-"""Lowest thinning factor."""
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """Tokens of (perhaps thinned) cells, and the full-depth expression they come from.
+    """Tokens of (perhaps changed) cells, and the expression they come from.
 
     Attributes
     ----------
@@ -30,7 +27,7 @@ class TrainingBatch:
     tokens
         Serialised rows.
     expression
-        float32 ``[B, vocab_size]`` log1p expression at full depth, sparse.
+        float32 ``[B, vocab_size]`` log1p expression as it was measured, sparse.
     labels, batch_of
         int64 ``[B]`` label and technical batch of each cell, numbered as in the corpus.
     """
@@ -47,16 +44,17 @@ def make_batch(
     tokenizer: Tokenizer,
     cells: NDArray[np.integer],
     rng: np.random.Generator,
+    augmentation: Augmentation | None = None,
     *,
-    thinned_share: float,
     step: int = 0,
 ) -> TrainingBatch:
-    """Read, thin and serialise cells; validation passes ``thinned_share=0``."""
+    """Read, change and serialise cells; validation changes nothing."""
     rows = corpus.take(cells)
     n_genes = len(corpus.vocabulary)
     full = rows.log1p()
-    values = _thinned(rows, thinned_share, rng).log1p() if thinned_share > 0 else full
-    tokens = tokenizer.serialize(rows.indptr, rows.gene_ids, values, np.arange(n_genes))
+    seen = augmentation(rows, rng) if augmentation else rows
+    values = seen.log1p() if augmentation else full
+    tokens = tokenizer.serialize(seen.indptr, seen.gene_ids, values, np.arange(n_genes))
     return TrainingBatch(
         step,
         tokens.batch(np.arange(len(rows))),
@@ -67,7 +65,7 @@ def make_batch(
 
 
 def training_batches(
-    corpus: Corpus, settings: PretrainSettings, max_genes: int, *, start: int
+    corpus: Corpus, settings: PretrainSettings, max_genes: int, augmentation: Augmentation, *, start: int
 ) -> Iterator[TrainingBatch]:
     """Batches of a run from ``start`` on; each depends on the seed and its number alone."""
     draws = CellDraws(corpus, settings.batch_size, settings.seed, settings.balance)
@@ -76,7 +74,7 @@ def training_batches(
     def make(step: int) -> TrainingBatch:
         rng = np.random.default_rng([settings.seed, step, 1])
         tokenizer = short if rng.random() < settings.short_share else long
-        return make_batch(corpus, tokenizer, draws.batch(step), rng, thinned_share=settings.thinned_share, step=step)
+        return make_batch(corpus, tokenizer, draws.batch(step), rng, augmentation, step=step)
 
     with ThreadPoolExecutor(1) as pool:
         ahead: Future[TrainingBatch] | None = None
@@ -87,13 +85,3 @@ def training_batches(
             ahead = following
         if ahead is not None:
             yield ahead.result()
-
-
-def _thinned(rows: CellRows, share: float, rng: np.random.Generator) -> CellRows:
-    """Lower the depth of a share of the cells; counts of genes without a token shrink by their cell's factor."""
-    factors = np.where(rng.random(len(rows)) < share, rng.uniform(SHALLOWEST, 1, len(rows)), 1.0)
-    of_entry = rows.rows
-    counts = thin_counts(rows.counts, factors[of_entry], rng)
-    unknown = rows.totals - np.bincount(of_entry, rows.counts, minlength=len(rows))
-    totals = np.bincount(of_entry, counts, minlength=len(rows)) + unknown * factors
-    return replace(rows, counts=counts, totals=totals)

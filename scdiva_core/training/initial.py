@@ -10,6 +10,7 @@ import torch
 from scdiva_core.data.corpus import CellDraws, Corpus
 from scdiva_core.model.heads import LatentMLP
 from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.genes import gene_vectors
 from scdiva_core.training.states import pooled_states, standardise
 
@@ -45,8 +46,8 @@ def initialise(model: ScDiVaModel, corpus: Corpus, *, genes: Literal["svd", "ran
     model.value_encoder[2].weight.mul_(0.1)
     if "latent" in model.heads and model.heads["latent"].reads_tokens:
         cells = CellDraws(corpus, _SAMPLE_CELLS, seed, 0.5).batch(0)
-        states = pooled_states(model, corpus, cells, np.random.default_rng(seed), thinned_share=0.5)
-        standardise(model.heads["latent"], states)
+        states = pooled_states(model, corpus, cells, np.random.default_rng(seed), Augmentation(thinned_share=0.5))
+        standardise(model.heads["latent"], states.pooled)
     if "batch_integration" in model.heads:
         start_from_mean_cell(model.heads["batch_integration"], corpus)
 

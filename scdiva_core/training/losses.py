@@ -19,6 +19,12 @@ from scdiva_core.training.genes import LEAST_DEVIATION
 OTHER_GENES = 0.1
 """Weight of the error of genes that are not variable: what varies little is mostly sampling noise."""
 
+MOST_TYPES = 6
+"""Types below a coarse label at most for its cells to count as of one type with others below it."""
+
+FEWEST_MATES = 3
+"""Cells of its type that a cell must meet in a batch, in its own study and in others, to be aligned."""
+
 
 @dataclass(frozen=True)
 class LatentLosses:
@@ -33,11 +39,15 @@ class LatentLosses:
         Cross-entropy of the cell type over labelled cells, in nats.
     divergence
         KL divergence of the latent from a standard normal, in nats a cell.
+    alignment
+        Squared distance between the mean latents of a type in one study and in all others, in units of its spread
+        within the study.
     """
 
     expression: Tensor
     annotation: Tensor
     divergence: Tensor
+    alignment: Tensor
 
 
 class LatentObjective(nn.Module):
@@ -65,6 +75,9 @@ class LatentObjective(nn.Module):
         weight /= np.maximum(corpus.gene_std, LEAST_DEVIATION) ** 2
         self.register_buffer("weight", torch.from_numpy(weight / np.mean(weight * corpus.gene_std**2)))
         self.register_buffer("members", torch.from_numpy(corpus.members))
+        study_of = np.zeros(corpus.n_batches, np.int64)
+        study_of[corpus.batch_of] = corpus.dataset_of
+        self.register_buffer("study_of", torch.from_numpy(study_of))
 
     def forward(
         self,
@@ -99,6 +112,7 @@ class LatentObjective(nn.Module):
             self._expression(model, latent, expression, batch_of, importance),
             self._annotation(model, latent, labels, importance),
             divergence.mean(),
+            self._alignment(mu, labels, self.study_of[batch_of]),
         )
 
     def _expression(
@@ -125,6 +139,23 @@ class LatentObjective(nn.Module):
         right = log_probability.masked_fill(outside, float("-inf")).logsumexp(dim=-1)
         loss = (1 - self.smoothing) * right + self.smoothing * log_probability.mean(dim=-1)
         return -(loss * importance[known]).sum() / importance[known].sum().clamp(min=1e-6)
+
+    def _alignment(self, mu: Tensor, labels: Tensor, studies: Tensor) -> Tensor:
+        """How far apart studies put their cells of one type; as a class-wise domain distance (Long 2013), ours."""
+        if not self.members.numel():
+            return mu.sum() * 0.0
+        types = self.members[labels.clamp(min=0)] & (labels >= 0)[:, None]
+        types = types & (types.sum(dim=1, keepdim=True) <= MOST_TYPES)
+        alike = (types.float() @ types.float().T) > 0
+        own_study = studies[:, None] == studies[None]
+        own, others = (alike & own_study).float(), (alike & ~own_study).float()
+        met = (own.sum(dim=1) >= FEWEST_MATES) & (others.sum(dim=1) >= FEWEST_MATES)
+        if not bool(met.any()):
+            return mu.sum() * 0.0
+        own_mean, others_mean = (w[met] @ mu / w[met].sum(dim=1, keepdim=True) for w in (own, others))
+        # Not differentiated: a wider type would be as good as a nearer one.
+        spread = (mu[met] - own_mean).square().sum(dim=1).mean().detach()
+        return (others_mean - own_mean).square().sum(dim=1).mean() / spread.clamp(min=1e-6)
 
 
 @torch.no_grad()

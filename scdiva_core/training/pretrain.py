@@ -28,6 +28,7 @@ from scdiva_core.errors import CheckpointError
 from scdiva_core.model.checkpoint import save_pretrained
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.network import AnchorSource, CellLabels, DenoiserOutput, ScDiVaModel
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
 from scdiva_core.training.finish import finish_heads
 from scdiva_core.training.genes import variable_genes
@@ -121,7 +122,10 @@ class _Run:
         self.validation: dict[str, float] = {}
         autocast = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
-        self.objective = LatentObjective(corpus, variable_genes(corpus, seed=settings.seed), settings.label_smoothing)
+        variable = variable_genes(corpus, seed=settings.seed)
+        self.objective = LatentObjective(corpus, variable, settings.label_smoothing)
+        shares = (settings.thinned_share, settings.biased_share, settings.panel_share)
+        self.augmentation = Augmentation(*shares, variable)
 
     def start(self) -> None:
         """Begin anew, or go on from ``state.pt``."""
@@ -130,7 +134,7 @@ class _Run:
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             initialise(self.model, self.corpus, genes=self.settings.initial_genes, seed=self.settings.seed)
         if "latent" in self.model.heads and self.model.heads["latent"].reads_tokens:
-            # Components of the corpus, and worth more as they are than after a few thousand noisy steps.
+            # Components of the corpus, worth more as they are than after noisy steps; they learn in the last lesson.
             self.model.heads["latent"].gene_vectors.weight.requires_grad_(False)
         self.model.to(self.device)
         self.objective.to(self.device)
@@ -182,7 +186,9 @@ class _Run:
     def train(self) -> None:
         """Take the remaining steps."""
         settings, before, began = self.settings, self.seconds, time.perf_counter()
-        remaining = training_batches(self.corpus, settings, self.model.config.max_genes, start=self.step)
+        remaining = training_batches(
+            self.corpus, settings, self.model.config.max_genes, self.augmentation, start=self.step
+        )
         for batch in remaining:
             losses = self._take_step(batch)
             self.step = batch.step + 1
@@ -261,7 +267,8 @@ class _Run:
             self.seconds = before + time.perf_counter() - began
             self._log(record)
 
-        if finish_heads(self.model, self.corpus, self.objective, self.settings, autocast=self.autocast, report=log):
+        parts = self.model, self.corpus, self.objective, self.settings, self.augmentation
+        if finish_heads(*parts, autocast=self.autocast, report=log):
             self.validation = self._validate()
             log(self.validation)
 
@@ -279,7 +286,7 @@ class _Run:
         logits, rng = [], np.random.default_rng(self.settings.seed)
         for start in range(0, len(cells), self.settings.batch_size):
             chosen = cells[start : start + self.settings.batch_size]
-            batch = make_batch(corpus, self.tokenizer, chosen, rng, thinned_share=0)
+            batch = make_batch(corpus, self.tokenizer, chosen, rng)
             logits.append(self.model.predict(batch.tokens, "annotation").float().cpu())
         truth = torch.from_numpy(corpus.members.argmax(axis=1)[corpus.labels[cells]])
         temperature = fitted_temperature(torch.cat(logits), truth) if len(cells) else 1.0
@@ -297,7 +304,7 @@ class _Run:
         sums: dict[str, float] = {}
         for start in range(0, len(cells), settings.batch_size):
             chosen = cells[start : start + settings.batch_size]
-            batch = make_batch(self.corpus, self.tokenizer, chosen, rng, thinned_share=0, step=start)
+            batch = make_batch(self.corpus, self.tokenizer, chosen, rng, step=start)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(start)
                 losses = self._losses(batch, "visible")

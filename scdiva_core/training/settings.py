@@ -19,8 +19,8 @@ class PretrainSettings:
     learning_rate, weight_decay, warmup_steps, clip
         AdamW with linear warm-up, cosine decay to a tenth, and gradient clipping by norm (AdamW is
         published, the numbers are ours).
-    thinned_share
-        Share of cells whose counts are thinned to a factor drawn from U(0.25, 1).
+    thinned_share, biased_share, panel_share
+        Shares of cells that are changed, see `scdiva_core.training.augmentation.Augmentation`.
     visible_share
         Share of batches whose anchor is pooled from visible tokens only (ours; see `ScDiVaModel.forward`).
     short_share
@@ -32,6 +32,9 @@ class PretrainSettings:
     annotation_weight, label_smoothing
         Weight of the cell type read from the latent, and the share of probability kept from the truth (ours; a
         weight of 0, or a corpus without labels, leaves it out).
+    alignment_weight
+        Weight, in the heads' last lesson, of the distance between cells of one type from different studies (ours); its
+        batches alone are large enough.
     kl_weight
         Weight of the latent's KL divergence from a standard normal (ours).
     max_identity_targets
@@ -55,16 +58,19 @@ class PretrainSettings:
     warmup_steps: int = 100
     clip: float = 1.0
     thinned_share: float = 0.5
+    biased_share: float = 0.25
+    panel_share: float = 0.25
     visible_share: float = 0.5
     short_share: float = 0.5
     balance: float = 0.5
     expression_weight: float = 10.0
-    annotation_weight: float = 2.0
+    annotation_weight: float = 4.0
     label_smoothing: float = 0.05
+    alignment_weight: float = 0.5
     kl_weight: float = 1e-4
     max_identity_targets: int | None = 256
     finish_cells: int = 24_000
-    finish_steps: int = 2600
+    finish_steps: int = 1500
     finish_learning_rate: float = 2e-3
     initial_genes: Literal["svd", "random"] = "svd"
     precision: Literal["auto", "bf16", "float32"] = "auto"
@@ -81,7 +87,15 @@ class PretrainSettings:
         if self.finish_steps < 0:
             msg = f"finish_steps is {self.finish_steps}."
             raise DataError(msg, "Choose 0 to leave the heads' last lesson out, or more.")
-        for name in ("thinned_share", "visible_share", "short_share", "balance", "label_smoothing"):
+        for name in (
+            "thinned_share",
+            "biased_share",
+            "panel_share",
+            "visible_share",
+            "short_share",
+            "balance",
+            "label_smoothing",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 msg = f"{name} is {getattr(self, name)}."
                 raise DataError(msg, "Choose a share between 0 and 1.")

@@ -176,7 +176,7 @@ def test_a_latent_head_of_neither_width_is_refused(folder: Path) -> None:
     state["heads.latent.mu.weight"] = state["heads.latent.mu.weight"][:, :40].clone()
     save_file(state, folder / "model.safetensors")
     reconfigure(folder, latent_pooling=None)
-    with pytest.raises(CheckpointError, match=r"heads\.latent\.mu\.weight is \[8, 40\], expected \[8, 64\]"):
+    with pytest.raises(CheckpointError, match=r"heads\.latent\.mu\.weight is \[8, 40\], expected \[8, 96\]"):
         load_pretrained(folder)
 
 
@@ -186,7 +186,7 @@ def test_a_latent_head_of_neither_width_is_refused(folder: Path) -> None:
         ("gene_vectors.weight", r"heads\.latent\.center is not part of the network"),
         ("center", r"heads\.latent\.center is missing"),
         ("scale", r"heads\.latent\.scale is missing"),
-        ("dense.bias", r"heads\.latent\.dense\.bias is missing"),
+        ("mu.bias", r"heads\.latent\.mu\.bias is missing"),
     ],
 )
 def test_a_latent_head_that_lacks_a_part_is_refused(folder: Path, absent: str, message: str) -> None:

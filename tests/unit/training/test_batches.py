@@ -14,14 +14,16 @@ from scdiva_core.data.corpus import CellDraws, Corpus
 from scdiva_core.data.prepare import prepare
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
-from scdiva_core.training.batches import SHALLOWEST, TrainingBatch, make_batch, training_batches
+from scdiva_core.training.augmentation import SHALLOWEST, Augmentation
+from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
 from scdiva_core.training.settings import PretrainSettings
 
 SETTINGS = PretrainSettings(steps=20, batch_size=16)
+THINNED = Augmentation(thinned_share=0.5)
 
 
 def drawn(corpus: Corpus, start: int = 0, max_genes: int = 40, **changes: float) -> list[TrainingBatch]:
-    return list(training_batches(corpus, replace(SETTINGS, **changes), max_genes, start=start))
+    return list(training_batches(corpus, replace(SETTINGS, **changes), max_genes, THINNED, start=start))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,11 @@ def test_a_batch_knows_what_its_cells_are(labelled: Corpus) -> None:
 
 
 def test_short_batches_keep_the_first_half_of_each_row(labelled: Corpus) -> None:
-    plain = {"max_genes": 41, "steps": 4, "thinned_share": 0.0}
-    long, short = (drawn(labelled, short_share=share, **plain) for share in (0.0, 1.0))
+    plain = Augmentation()
+    long, short = (
+        list(training_batches(labelled, replace(SETTINGS, steps=4, short_share=share), 41, plain, start=0))
+        for share in (0.0, 1.0)
+    )
     for one, two in zip(long, short, strict=True):
         assert one.tokens.gene_ids.shape == (16, 41)
         assert torch.equal(two.tokens.gene_ids, one.tokens.gene_ids[:, :21])
@@ -88,8 +93,8 @@ def test_a_row_of_one_gene_cannot_be_halved(labelled: Corpus) -> None:
 def test_thinned_cells_keep_their_full_depth_as_the_target(labelled: Corpus) -> None:
     tokenizer, cells = Tokenizer(labelled.entropy, 700), np.arange(30)
     rng = np.random.default_rng(0)
-    plain = make_batch(labelled, tokenizer, cells, rng, thinned_share=0.0)
-    thinned = make_batch(labelled, tokenizer, cells, rng, thinned_share=1.0)
+    plain = make_batch(labelled, tokenizer, cells, rng)
+    thinned = make_batch(labelled, tokenizer, cells, rng, Augmentation(thinned_share=1.0))
     assert torch.equal(plain.expression.to_dense(), thinned.expression.to_dense())
     assert (thinned.tokens.lengths <= plain.tokens.lengths).all()
     assert (thinned.tokens.lengths < plain.tokens.lengths).float().mean() > 0.9
@@ -102,7 +107,7 @@ def test_thinning_lowers_genes_without_a_token_by_the_same_factor(halved: Corpus
     """A thinned cell looks as one sequenced less deeply would: its unseen genes lost as much as its seen ones."""
     cells = np.arange(len(halved))
     tokenizer = Tokenizer(halved.entropy, 700)
-    thinned = make_batch(halved, tokenizer, cells, np.random.default_rng(0), thinned_share=1.0).tokens
+    thinned = make_batch(halved, tokenizer, cells, np.random.default_rng(0), Augmentation(thinned_share=1.0)).tokens
     rows = halved.take(cells)
     known = np.bincount(rows.rows, rows.counts, minlength=len(rows))
     unknown = rows.totals - known
@@ -122,7 +127,7 @@ def test_thinning_lowers_genes_without_a_token_by_the_same_factor(halved: Corpus
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_a_share_of_cells_is_thinned(labelled: Corpus, share: float) -> None:
     tokenizer, cells = Tokenizer(labelled.entropy, 700), np.arange(len(labelled))
-    batch = make_batch(labelled, tokenizer, cells, np.random.default_rng(3), thinned_share=share)
+    batch = make_batch(labelled, tokenizer, cells, np.random.default_rng(3), Augmentation(thinned_share=share))
     full, values = batch.expression.to_dense(), batch.tokens.values
     as_before = torch.isclose(full.gather(1, batch.tokens.gene_ids), values) | (values == 0)
     whole = as_before.all(dim=1) & (batch.tokens.lengths == (full > 0).sum(dim=1))

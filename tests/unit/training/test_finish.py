@@ -12,6 +12,7 @@ import torch
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.finish import finish_heads
 from scdiva_core.training.genes import variable_genes
 from scdiva_core.training.initial import initialise
@@ -19,12 +20,13 @@ from scdiva_core.training.losses import LatentObjective
 from scdiva_core.training.settings import PretrainSettings
 from scdiva_core.training.states import pooled_states
 
+THINNED = Augmentation(thinned_share=0.5)
 SHORT = PretrainSettings(finish_cells=60, finish_steps=12)
 FLOAT32 = torch.autocast("cpu", torch.bfloat16, enabled=False)
 FRESH = tuple(
     f"heads.{name}.{kind}"
     for name in (
-        *("latent.dense", "latent.mu", "latent.logvar"),
+        *("latent.mu", "latent.logvar"),
         *("annotation.dense", "annotation.out", "batch_integration.dense", "batch_integration.out"),
     )
     for kind in ("weight", "bias")
@@ -48,8 +50,9 @@ class Case:
         state = self.model.state_dict() | {"offsets": self.objective.offsets.weight}
         return {name: tensor.detach().clone() for name, tensor in state.items()}
 
-    def finish(self, settings: PretrainSettings) -> bool:
-        return finish_heads(self.model, self.corpus, self.objective, settings, autocast=FLOAT32, report=self.log.append)
+    def finish(self, settings: PretrainSettings, augmentation: Augmentation = THINNED) -> bool:
+        parts = self.model, self.corpus, self.objective, settings, augmentation
+        return finish_heads(*parts, autocast=FLOAT32, report=self.log.append)
 
     def changed(self) -> set[str]:
         return {name for name, tensor in self.state().items() if not torch.equal(tensor, self.before[name])}
@@ -60,9 +63,12 @@ def case(labelled: Corpus, labelled_network: ScDiVaConfig) -> Case:
     return Case(labelled, labelled_network)
 
 
-def test_heads_are_trained_and_layers_and_gene_vectors_stay_to_the_bit(case: Case) -> None:
+def test_heads_and_their_gene_vectors_are_trained_and_layers_stay_to_the_bit(case: Case) -> None:
     assert case.finish(SHORT) is True
-    assert case.changed() == {*FRESH, "heads.latent.center", "heads.latent.scale", "offsets"}
+    assert case.changed() == {
+        *FRESH,
+        *("heads.latent.gene_vectors.weight", "heads.latent.center", "heads.latent.scale", "offsets"),
+    }
     assert not case.model.training
 
 
@@ -81,9 +87,10 @@ def test_heads_are_drawn_anew(labelled: Corpus, labelled_network: ScDiVaConfig) 
 
 def test_what_the_latent_reads_is_standardised(case: Case) -> None:
     """Over cells drawn alike; the sample of them is not the one that is checked."""
-    case.finish(replace(SHORT, finish_cells=1500, finish_steps=1, thinned_share=0.0, balance=1.0))
+    untrained = Case(case.corpus, case.model.config).model
+    case.finish(replace(SHORT, finish_cells=1500, finish_steps=1, balance=1.0), Augmentation())
     cells, head = case.corpus.cells("training"), case.model.heads["latent"]
-    states = pooled_states(case.model, case.corpus, cells, np.random.default_rng(0), thinned_share=0.0)
+    states = pooled_states(untrained, case.corpus, cells, np.random.default_rng(0)).pooled
     standard = (states - head.center) * head.scale
     assert standard.mean(dim=0).abs().max() < 4 / np.sqrt(1500)
     torch.testing.assert_close(standard.std(dim=0), torch.ones(48), atol=0.15, rtol=0)
@@ -99,7 +106,9 @@ def test_the_first_step_scores_the_mean_cell_and_the_last_ones_are_better(case: 
     assert expression == sorted(expression, reverse=True)
     assert expression[-1] < 0.85
     assert case.log[-1]["finish_annotation"] < first.log[0]["finish_annotation"] - 1
-    assert set(case.log[0]) == {"finish_expression", "finish_annotation", "finish_kl", "finish_step"}
+    assert set(case.log[0]) == {
+        *("finish_expression", "finish_annotation", "finish_kl", "finish_alignment", "finish_step")
+    }
 
 
 def test_two_runs_agree_to_the_bit_and_another_seed_differs(labelled: Corpus, labelled_network: ScDiVaConfig) -> None:

@@ -11,6 +11,7 @@ import torch
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.genes import gene_vectors
 from scdiva_core.training.initial import initialise
 from scdiva_core.training.states import pooled_states
@@ -68,7 +69,8 @@ def test_what_the_latent_reads_starts_standardised(labelled: Corpus, fresh: ScDi
     """Whatever the scale of the three vectors; checked on all cells, set from a sample of thinned ones."""
     initialise(fresh, labelled, genes=genes, seed=0)
     head = fresh.heads["latent"]
-    states = pooled_states(fresh, labelled, np.arange(len(labelled)), np.random.default_rng(1), thinned_share=0.5)
+    thinned = Augmentation(thinned_share=0.5)
+    states = pooled_states(fresh, labelled, np.arange(len(labelled)), np.random.default_rng(1), thinned).pooled
     standard = (states - head.center) * head.scale
     assert standard.mean(dim=0).abs().max() < 0.6
     assert 0.6 < standard.std(dim=0).min() < standard.std(dim=0).max() < 1.6

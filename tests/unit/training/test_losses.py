@@ -203,6 +203,73 @@ def test_divergence_from_a_standard_normal_by_hand(model: ScDiVaModel, labelled:
     assert found == pytest.approx((0.5 * 2**2 + 0.5 * (4 - 1 - np.log(4))) / 2, rel=1e-5)
 
 
+class Studies:
+    """Latents of two types in two studies, and how far apart the loss says they are."""
+
+    def __init__(self, corpus: Corpus, model: ScDiVaModel) -> None:
+        self.corpus, self.model = corpus, model
+        kang, pbmc = (int(corpus.batch_of[corpus.dataset_of == study][0]) for study in (0, 1))
+        self.batch_of = torch.tensor([kang] * 4 + [pbmc] * 4 + [kang] * 3 + [pbmc] * 3)
+        self.types = [B_CELL] * 8 + [MONOCYTE] * 6
+        self.mu = torch.randn(14, 8, generator=torch.Generator().manual_seed(3))
+
+    def alignment(self, mu: torch.Tensor | None = None, types: list[str | None] | None = None) -> torch.Tensor:
+        ids = self.corpus.label_ids
+        labels = torch.tensor([-1 if name is None else ids.index(name) for name in types or self.types])
+        given = {"mu": self.mu if mu is None else mu, "labels": labels, "batch_of": self.batch_of}
+        return score(self.model, objective_of(self.corpus), len(labels), **given).alignment
+
+
+@pytest.fixture
+def studies(labelled: Corpus, model: ScDiVaModel) -> Studies:
+    return Studies(labelled, model)
+
+
+def test_alignment_by_hand(studies: Studies) -> None:
+    """Squared distance of a type's means in two studies, over its spread within them, each cell alike."""
+    x = studies.mu.double().numpy()
+    groups = [x[:4], x[4:8], x[8:11], x[11:]]
+    apart = [((groups[i].mean(axis=0) - groups[j].mean(axis=0)) ** 2).sum() for i, j in ((0, 1), (2, 3))]
+    spread = np.concatenate([((group - group.mean(axis=0)) ** 2).sum(axis=1) for group in groups]).mean()
+    expected = (8 * apart[0] + 6 * apart[1]) / 14 / spread
+    assert studies.alignment().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_alignment_brings_a_type_s_studies_together_without_widening_it(studies: Studies) -> None:
+    mu = studies.mu.clone().requires_grad_()
+    studies.alignment(mu).backward()
+    inside = mu.grad[:4] - mu.grad[:4].mean(dim=0)
+    assert inside.abs().max() < 1e-6, "cells of one type and study move together"
+    stepped = studies.mu - 0.5 * mu.grad
+    assert studies.alignment(stepped) < studies.alignment()
+
+
+def test_cells_of_other_types_and_of_none_are_not_aligned(studies: Studies) -> None:
+    one_study = [B_CELL] * 4 + [MONOCYTE] * 4 + [None] * 6
+    assert studies.alignment(types=one_study) == 0
+    assert studies.alignment(types=[MEGAKARYOCYTE] * 14) == 0, "no class"
+    alone = [B_CELL] * 8 + [None] * 6
+    far = studies.mu.clone()
+    far[8:] += 100
+    assert studies.alignment(types=alone) == studies.alignment(far, types=alone)
+
+
+def test_a_coarse_type_is_aligned_with_those_below_it(studies: Studies) -> None:
+    finer = "CL:0000625"  # a CD8 T cell is a T cell
+    assert studies.alignment(types=[T_CELL] * 4 + [finer] * 4 + [None] * 6) > 0
+    assert studies.alignment(types=[CD4_T] * 4 + [finer] * 4 + [None] * 6) == 0
+
+
+def test_few_cells_of_a_type_are_not_aligned(studies: Studies) -> None:
+    few = [B_CELL] * 2 + [None] * 2 + [B_CELL] * 2 + [None] * 8
+    assert studies.alignment(types=few) == 0
+
+
+def test_without_labels_nothing_is_aligned(corpus: Corpus, tiny_model: Callable[..., ScDiVaModel]) -> None:
+    unlabelled = tiny_model(len(corpus.vocabulary), heads=("latent", "annotation", "batch_integration"))
+    assert score(unlabelled, objective_of(corpus), 9).alignment == 0
+
+
 def test_the_latent_is_drawn_in_training_only(model: ScDiVaModel, labelled: Corpus) -> None:
     objective = objective_of(labelled)
 

@@ -145,9 +145,13 @@ def test_the_log_tells_the_heads_last_lesson_and_what_it_brought(finished: tuple
     assert lines[-1]["validation_identity"] == lines[2]["validation_identity"], "the layers rest"
 
 
-def test_gene_vectors_of_the_latent_stay_what_the_corpus_says(labelled: Corpus, finished: tuple) -> None:
+def test_gene_vectors_of_the_latent_stay_what_the_corpus_says_until_the_last_lesson(
+    labelled: Corpus, labelled_network: ScDiVaConfig, finished: tuple, tmp_path: Path
+) -> None:
     expected = gene_vectors(labelled, 16, seed=0).projection
-    assert torch.equal(finished[0].heads["latent"].gene_vectors.weight, expected)
+    before = pretrain(labelled, labelled_network, tmp_path, replace(finished[2], finish_steps=0))
+    assert torch.equal(before.heads["latent"].gene_vectors.weight, expected)
+    assert not torch.equal(finished[0].heads["latent"].gene_vectors.weight, expected)
 
 
 def test_without_the_last_lesson_the_heads_are_those_of_the_training(
@@ -156,7 +160,7 @@ def test_without_the_last_lesson_the_heads_are_those_of_the_training(
     settings = replace(finished[2], finish_steps=0)
     trained = pretrain(labelled, labelled_network, tmp_path, settings)
     one, two = trained.state_dict(), finished[0].state_dict()
-    heads = ("heads.latent.dense", "heads.latent.mu", "heads.annotation", "heads.batch_integration")
+    heads = ("heads.latent.gene_vectors", "heads.latent.mu", "heads.annotation", "heads.batch_integration")
     for name, tensor in one.items():
         trained_in_it = name.startswith(heads) or name in ("heads.latent.center", "heads.latent.scale")
         assert name.startswith("heads.latent.logvar") or torch.equal(tensor, two[name]) is not trained_in_it, name
@@ -235,7 +239,7 @@ def test_the_temperature_is_fitted_on_held_out_cells_of_final_labels(learnt: tup
     cells = np.array([cell for cell in labelled.cells("validation") if labelled.labels[cell] in final])
     assert 30 < len(cells) < 40, "some are unlabelled or coarse"
     tokenizer = Tokenizer(labelled.entropy, trained.config.max_genes)
-    batch = make_batch(labelled, tokenizer, cells, np.random.default_rng(0), thinned_share=0)
+    batch = make_batch(labelled, tokenizer, cells, np.random.default_rng(0))
     truth = torch.tensor([final.index(label) for label in labelled.labels[cells]])
     expected = fitted_temperature(trained.predict(batch.tokens), truth)
     assert trained.labels.temperature == pytest.approx(expected, rel=0.02)
@@ -251,7 +255,7 @@ def test_the_card_tells_figures_and_data(learnt: tuple) -> None:
         {"name": "kang", "n_cells": 160, "labelled_cells": 152, "validation_cells": 40},
         {"name": "pbmc", "n_cells": 109, "labelled_cells": 109, "validation_cells": 0},
     ]
-    assert (told["settings"]["annotation_weight"], told["settings"]["balance"]) == (2.0, 0.5)
+    assert (told["settings"]["annotation_weight"], told["settings"]["balance"]) == (4.0, 0.5)
     last = [line for line in records(learnt[1]) if "validation_total" in line][-1]
     for name, value in told["validation"].items():
         assert value == pytest.approx(last[name], abs=1e-5)

@@ -11,6 +11,7 @@ from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.heads import LatentHead
 from scdiva_core.model.network import ScDiVaModel
+from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.batches import make_batch
 from scdiva_core.training.initial import initialise
 from scdiva_core.training.states import pooled_states, standardise
@@ -30,20 +31,28 @@ def model(labelled: Corpus, labelled_network: ScDiVaConfig) -> ScDiVaModel:
 @torch.no_grad()
 def test_states_are_those_of_each_cell_alone_in_the_order_given(model: ScDiVaModel, labelled: Corpus) -> None:
     model.train()
-    found = pooled_states(model, labelled, CELLS, np.random.default_rng(0), thinned_share=0.0)
+    states = pooled_states(model, labelled, CELLS, np.random.default_rng(0))
+    found = states.pooled
     assert found.shape == (70, 48)
     assert found.dtype == torch.float32
     assert not model.training, "dropout would blur them"
     tokenizer = Tokenizer(labelled.entropy, model.config.max_genes)
     for place in (0, 31, 32, 69):
-        alone = make_batch(labelled, tokenizer, CELLS[[place]], np.random.default_rng(0), thinned_share=0).tokens
+        alone = make_batch(labelled, tokenizer, CELLS[[place]], np.random.default_rng(0)).tokens
         mu, _ = model.heads["latent"].from_pooled(found[[place]])
         torch.testing.assert_close(mu, model.encode(alone)["mu"], atol=1e-4, rtol=1e-4)
+        n = int(alone.lengths[0])
+        assert torch.equal(states.tokens.gene_ids[place, :n], alone.gene_ids[0])
+        assert torch.equal(states.tokens.values[place, :n], alone.values[0])
+        assert not states.tokens.values[place, n:].any()
+        assert states.tokens.lengths[place] == n
 
 
 def test_a_share_of_the_cells_is_thinned(model: ScDiVaModel, labelled: Corpus) -> None:
     def states(share: float, seed: int = 0) -> torch.Tensor:
-        return pooled_states(model, labelled, CELLS, np.random.default_rng(seed), thinned_share=share)
+        return pooled_states(
+            model, labelled, CELLS, np.random.default_rng(seed), Augmentation(thinned_share=share)
+        ).pooled
 
     changed = (states(0.5) - states(0.0)).abs().amax(dim=1) > 1e-3
     assert 20 < changed.sum() < 50
