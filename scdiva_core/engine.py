@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, DataError
 from scdiva_core.model.checkpoint import find_weights, load_pretrained
+from scdiva_core.model.profiles import PROFILES_FILE, Profiles
 from scdiva_core.store import ResultStore, StoredResult, home
 from scdiva_core.tasks.embedding import (
     CHUNK_CELLS,
@@ -126,6 +128,18 @@ class Engine:
     def vocabulary(self) -> GeneVocabulary:
         """Genes of the checkpoint."""
         return self.model.vocabulary
+
+    @cached_property
+    def profiles(self) -> Profiles | None:
+        """Profiles of the checkpoint's cell types; None where it has none.
+
+        Raises
+        ------
+        CheckpointError
+            The file is damaged, or belongs to other weights.
+        """
+        path = self.folder / PROFILES_FILE
+        return Profiles.load(path, self.model.sha256) if path.is_file() else None
 
     def card(self) -> ModelCard:
         """Describe the running model."""

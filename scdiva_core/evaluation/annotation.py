@@ -19,6 +19,8 @@ from scdiva_core.metrics.classification import (
     expected_calibration_error,
     score_predictions,
 )
+from scdiva_core.tasks.label_sources import head_logits
+from scdiva_core.tasks.profile_sources import joint_probabilities, profile_probabilities
 
 OTHER = "other"
 """What a prediction counts as that is none of a set's terms nor below one: wrong."""
@@ -43,20 +45,38 @@ def resolve(predicted: Sequence[str], truths: Collection[str], ontology: CellOnt
     return np.array([meaning[term] for term in predicted], str)
 
 
-def head_probabilities(engine: Engine, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the annotation head makes of embedded cells: calibrated probabilities ``[n_cells, n_classes]``.
+def named_by_model(
+    engine: Engine, cells: EvaluationSet, rows: NDArray[np.int64], embedding: NDArray[np.float32]
+) -> dict[str, NDArray[np.float64]]:
+    """Calibrated probabilities ``[n, n_classes]`` by what a checkpoint has to name cells with.
 
     Parameters
     ----------
     engine
         Its model has an annotation head, and labels that say what the outputs mean.
+    cells
+        The set.
+    rows
+        int64 ``[n]`` cells of it to name.
     embedding
-        float32 ``[n_cells, d]`` from `Engine.embed`: the latent, which is all that the head reads.
+        float32 ``[n_cells, d]`` of all its cells.
+
+    Returns
+    -------
+    dict
+        ``"scdiva"``: head and profiles together, or the head where there are no profiles; and where there are,
+        ``"head"`` and ``"profiles"`` alone.
     """
-    model = engine.model
-    with torch.inference_mode():
-        logits = model.heads["annotation"](torch.from_numpy(embedding).to(engine.device)).cpu().double()
-    return torch.softmax(logits / model.labels.temperature, dim=1).numpy()
+    model, profiles = engine.model, engine.profiles
+    head = torch.softmax(head_logits(model, embedding[rows]), dim=1).numpy()
+    if profiles is None:
+        return {"scdiva": head}
+    scores = profiles.over(cells.gene_ids).scores(cells.expression[rows][:, cells.gene_ids])
+    return {
+        "scdiva": joint_probabilities(model, profiles, embedding[rows], scores),
+        "head": head,
+        "profiles": profile_probabilities(profiles, scores),
+    }
 
 
 def annotate(
@@ -85,20 +105,20 @@ def annotate(
     -------
     dict
         Method to measures: ``accuracy``, ``macro_f1`` and ``balanced_accuracy`` with bootstrap samples, and for
-        the model ``calibration_error``.
+        what the checkpoint says ``calibration_error``; see `named_by_model`.
     """
     rows = cells.typed
     truth = cells.terms[rows]
     terms, sizes = np.unique(truth, return_counts=True)
     methods: Methods = {}
     if engine.model.labels is not None:
-        probabilities = head_probabilities(engine, embedding[rows])
         meaning = resolve(engine.model.labels.ids, terms, ontology)
-        predicted = meaning[probabilities.argmax(axis=1)]
-        # Stated confidence in the resolved term: that of all classes that come to it.
-        confidence = np.where(meaning[None] == predicted[:, None], probabilities, 0).sum(axis=1)
-        error = expected_calibration_error(np.minimum(confidence, 1), predicted == truth)
-        methods["scdiva"] = _measures(truth, predicted) | {"calibration_error": Score(error)}
+        for method, probabilities in named_by_model(engine, cells, rows, embedding).items():
+            predicted = meaning[probabilities.argmax(axis=1)]
+            # Stated confidence in the resolved term: that of all classes that come to it.
+            confidence = np.where(meaning[None] == predicted[:, None], probabilities, 0).sum(axis=1)
+            error = expected_calibration_error(np.minimum(confidence, 1), predicted == truth)
+            methods[method] = _measures(truth, predicted) | {"calibration_error": Score(error)}
     if regression is not None:
         named = regression.predict(cells.expression[rows])
         methods["hvg_lr"] = _measures(truth, resolve(named, terms, ontology))

@@ -36,7 +36,9 @@ MEASURES = {
 """Name of each measure for people, in their order."""
 
 _COLUMNS = {
-    "scdiva": "the checkpoint's embedding; in the annotation its own head, which has seen the corpus' labels.",
+    "scdiva": "the checkpoint's embedding; in the annotation its head and its profiles together (its head, where it "
+    "has no profiles), which have seen the corpus' labels.",
+    "profiles": "a linear discriminant over the genes that the set has, no part of the network.",
     "pca": "50 components of the 2,000 most variable genes, fitted on the very cells that are measured.",
     "pca_corpus": "the same, fitted on the corpus' training cells over the genes that the set has.",
     "harmony": "harmonypy on the PCA on the set; it alone is told the batches.",

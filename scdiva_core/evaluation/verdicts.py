@@ -12,6 +12,8 @@ LEVEL = 0.01
 
 METHODS = {
     "scdiva": "ScDiVa",
+    "head": "its head alone",
+    "profiles": "its profiles alone",
     "pca": "PCA on the set",
     "pca_corpus": "PCA on the corpus",
     "harmony": "Harmony",

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: ``model.safetensors`` (or a published ``.bin``/``.pt``), ``config.json``, a vocabulary
 (``vocab.json``, ``vocab.txt`` or ``gene_vocab.csv``), and of ours ``serialization.safetensors`` (population
-entropies), ``labels.json`` (what the annotation head's outputs mean), ``card.json`` (where it comes from),
+entropies), ``labels.json`` (what the annotation head's outputs mean), ``profiles.safetensors``,
+``reference.safetensors`` and ``markers.tsv`` (what else names cell types), ``card.json`` (where it comes from),
 ``README.md`` (its model card) and ``evaluation.json`` (what it is worth). Weights are never read through pickled code.
 """
 
@@ -30,7 +31,7 @@ from scdiva_core.errors import CheckpointError, VocabularyError
 from scdiva_core.model.card_text import read_card_text
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.hub import download_checkpoint
-from scdiva_core.model.layout import VOCABULARY_FILES, WEIGHT_FILES
+from scdiva_core.model.layout import COMPANION_FILES, MADE_FROM_WEIGHTS, VOCABULARY_FILES, WEIGHT_FILES
 from scdiva_core.model.network import CellLabels, ScDiVaModel, rotary_table
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -118,7 +119,7 @@ def save_pretrained(model: ScDiVaModel, directory: str | Path, *, dtype: torch.d
         written = {file.name for file in stage.iterdir()}
         for file in sorted(stage.iterdir(), key=lambda path: path.name == "model.safetensors"):
             os.replace(file, folder / file.name)
-        for name in ("serialization.safetensors", "labels.json", "card.json"):
+        for name in ("serialization.safetensors", "labels.json", "card.json", *MADE_FROM_WEIGHTS):
             if name not in written:  # of another checkpoint that was here
                 (folder / name).unlink(missing_ok=True)
 
@@ -185,7 +186,7 @@ def find_weights(source: str | Path) -> Path:
     if path.is_dir():
         found = next((path / name for name in WEIGHT_FILES if (path / name).is_file()), None)
         others = sorted(path.glob("*.safetensors"))
-        others = [other for other in others if other.name != "serialization.safetensors"]
+        others = [other for other in others if other.name not in COMPANION_FILES]
         if found is None and len(others) == 1:
             found = others[0]
         if found is None:

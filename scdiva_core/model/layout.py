@@ -11,4 +11,11 @@ COMPANION_FILES = (
     "card.json",
     "README.md",
     "evaluation.json",
+    "profiles.safetensors",
+    "reference.safetensors",
+    "markers.tsv",
 )
+"""Of ours; a checkpoint may lack any of them."""
+
+MADE_FROM_WEIGHTS = ("profiles.safetensors", "reference.safetensors", "markers.tsv")
+"""Companions that are worth nothing beside other weights."""

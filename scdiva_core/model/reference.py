@@ -7,23 +7,19 @@ weights that made the latents are JSON in its metadata. There is no expression i
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from scdiva_core.errors import CheckpointError
-from scdiva_core.model.checkpoint import file_sha256, find_weights
+from scdiva_core.model.companion import Shapes, Told, check_names, read_companion, refuse, write_companion
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -35,7 +31,6 @@ NOVELTY_QUANTILE = 0.99
 
 _TYPES = {"latents": "I8", "center": "F32", "scale": "F32", "labels": "I16", "study_of": "I16"}
 _STEPS = 127  # of a signed byte to either side of the centre
-_HINT = "Restore the checkpoint's own file, or make it again from the corpus."
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +83,11 @@ class Reference:
             "latents": steps.astype(np.int8),
             "center": center,
             "scale": scale,
-            "labels": np.ascontiguousarray(self.labels, np.int16),
-            "study_of": np.ascontiguousarray(self.study_of, np.int16),
+            "labels": self.labels.astype(np.int16),
+            "study_of": self.study_of.astype(np.int16),
         }
         told = {"ids": self.ids, "names": self.names, "studies": self.studies}
-        told |= {"novelty": self.novelty, "weights": self.weights}
-        path = Path(path)
-        with tempfile.TemporaryDirectory(dir=path.parent) as stage:
-            partial = Path(stage) / path.name
-            save_file(tensors, partial, {"reference": json.dumps(told)})
-            os.replace(partial, path)
+        write_companion(path, tensors, {**told, "novelty": self.novelty, "weights": self.weights})
 
     @classmethod
     def load(cls, path: str | Path, weights: str | None = None) -> Reference:
@@ -118,21 +108,7 @@ class Reference:
             beside it.
         """
         path = Path(path)
-        weights = weights or file_sha256(find_weights(path.parent))
-        try:
-            with safe_open(path, framework="numpy") as file:
-                told = _told(path, file.metadata() or {})
-                if told["weights"] != weights:
-                    found = f"weights {told['weights'][:12]}, but the checkpoint has {weights[:12]}"
-                    msg = f"{path.name} was made with {found}."
-                    raise CheckpointError(msg, "Latents of different weights cannot be compared: make it again.")
-                parts = {name: file.get_slice(name) for name in sorted(file.keys())}
-                headers = {name: (part.get_dtype(), list(part.get_shape())) for name, part in parts.items()}
-                _check_headers(path, headers)
-                tensors = {name: file.get_tensor(name) for name in _TYPES}
-        except (OSError, SafetensorError) as error:
-            msg = f"{path.name} cannot be read."
-            raise CheckpointError(msg, _HINT) from error
+        told, tensors = read_companion(path, _TYPES, weights, partial(_check, path))
         _check_values(path, tensors, told)
         return cls(
             latents=tensors["latents"].astype(np.float32) * tensors["scale"] + tensors["center"],
@@ -142,7 +118,7 @@ class Reference:
             studies=tuple(told["studies"]),
             study_of=tensors["study_of"],
             novelty=float(told["novelty"]),
-            weights=weights,
+            weights=told["weights"],
         )
 
 
@@ -180,50 +156,26 @@ def own_novelty(latents: NDArray[np.float32], labels: NDArray[np.integer], k: in
     return novelty
 
 
-def _told(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the metadata say, of the right kinds and in agreement with itself."""
-    try:
-        told = json.loads(metadata["reference"])
-        lists = [told[name] for name in ("ids", "names", "studies")]
-        texts = [text for values in lists for text in values] + [told["weights"]]
-        novelty = float(told["novelty"])
-    except (KeyError, ValueError, TypeError) as error:
-        msg = f"{path.name} does not say what its cells are."
-        raise CheckpointError(msg, _HINT) from error
-    if not all(isinstance(values, list) for values in lists) or not all(isinstance(text, str) for text in texts):
-        _refuse(path, "has names that are no text")
-    ids, names, _ = lists
-    if len(ids) != len(names) or len(set(ids)) < len(ids):
-        _refuse(path, f"has {len(set(ids))} different ids for {len(names)} names of cell types")
+def _check(path: Path, told: Told, shapes: Shapes) -> None:
+    check_names(path, told)
+    if not isinstance(told["studies"], list) or not all(isinstance(name, str) for name in told["studies"]):
+        refuse(path, "has names that are no text")
+    novelty = float(told["novelty"])
     if not 0 < novelty < math.inf:
-        _refuse(path, f"has the novelty {novelty}, which is no distance")
-    return told
-
-
-def _check_headers(path: Path, found: Mapping[str, tuple[str, list[int]]]) -> None:
-    if set(found) != set(_TYPES):
-        _refuse(path, f"holds {', '.join(found) or 'nothing'}; expected {', '.join(sorted(_TYPES))}")
-    types = {name: kind for name, (kind, _) in found.items()}
-    if wrong := [name for name, kind in _TYPES.items() if types[name] != kind]:
-        _refuse(path, f"has {wrong[0]} of type {types[wrong[0]]}, expected {_TYPES[wrong[0]]}")
-    shape = found["latents"][1]
+        refuse(path, f"has the novelty {novelty}, which is no distance")
+    shape = shapes["latents"]
     if len(shape) != 2 or min(shape) < 1:
-        _refuse(path, f"has latents of shape {shape}, expected cells and coordinates")
+        refuse(path, f"has latents of shape {shape}, expected cells and coordinates")
     sizes = {"center": shape[1], "scale": shape[1], "labels": shape[0], "study_of": shape[0]}
     for name, size in sizes.items():
-        if found[name][1] != [size]:
-            _refuse(path, f"has {name} of shape {found[name][1]}, expected [{size}]")
+        if shapes[name] != [size]:
+            refuse(path, f"has {name} of shape {shapes[name]}, expected [{size}]")
 
 
 def _check_values(path: Path, tensors: Mapping[str, NDArray[Any]], told: Mapping[str, Any]) -> None:
     if not np.isfinite(tensors["center"]).all() or not (np.isfinite(tensors["scale"]) & (tensors["scale"] > 0)).all():
-        _refuse(path, "has coordinates that are not finite")
+        refuse(path, "has coordinates that are not finite")
     for name, known in (("labels", told["ids"]), ("study_of", told["studies"])):
         values = tensors[name]
         if values.min() < 0 or values.max() >= len(known):
-            _refuse(path, f"has {name} from {values.min()} to {values.max()}, but {len(known)} to choose from")
-
-
-def _refuse(path: Path, problem: str) -> NoReturn:
-    msg = f"{path.name} {problem}."
-    raise CheckpointError(msg, _HINT)
+            refuse(path, f"has {name} from {values.min()} to {values.max()}, but {len(known)} to choose from")

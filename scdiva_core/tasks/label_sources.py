@@ -32,9 +32,15 @@ _BLOCK = 16_384
 _CHUNK_CELLS = 4096
 
 
-@torch.inference_mode()
 def head_calls(model: ScDiVaModel, latents: NDArray[np.float32]) -> LabelCalls:
-    """Name cells by the annotation head, its logits divided by the checkpoint's temperature.
+    """Name cells by the annotation head; parameters and errors as for `head_logits`."""
+    probabilities = torch.softmax(head_logits(model, latents), dim=1).numpy()
+    return LabelCalls.from_probabilities("head", model.labels.ids, model.labels.names, probabilities)
+
+
+@torch.inference_mode()
+def head_logits(model: ScDiVaModel, latents: NDArray[np.float32]) -> torch.Tensor:
+    """Logits of the annotation head, divided by the checkpoint's temperature: float64 ``[n, k]`` on the CPU.
 
     Parameters
     ----------
@@ -51,12 +57,11 @@ def head_calls(model: ScDiVaModel, latents: NDArray[np.float32]) -> LabelCalls:
     if "annotation" not in model.heads or model.labels is None:
         msg = "This checkpoint has no annotation head with named outputs."
         raise CheckpointError(msg, "Name cells by markers or by a column instead, or open another checkpoint.")
-    probabilities = np.empty((len(latents), len(model.labels.ids)), np.float32)
+    logits = torch.empty((len(latents), len(model.labels.ids)), dtype=torch.float64)
     for start in range(0, len(latents), _BLOCK):
         block = torch.from_numpy(np.array(latents[start : start + _BLOCK], np.float32)).to(model.device)
-        logits = model.heads["annotation"](block).double().cpu()
-        probabilities[start : start + _BLOCK] = torch.softmax(logits / model.labels.temperature, dim=1).numpy()
-    return LabelCalls.from_probabilities("head", model.labels.ids, model.labels.names, probabilities)
+        logits[start : start + _BLOCK] = model.heads["annotation"](block).double().cpu()
+    return logits / model.labels.temperature
 
 
 def neighbor_calls(

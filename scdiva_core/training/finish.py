@@ -25,7 +25,7 @@ from scdiva_core.training.states import pooled_states, standardise
 BATCH_SIZE = 512
 """Cells of a step."""
 
-GENE_RATE = 0.25
+GENE_RATE = 0.05
 """Learning rate of the latent's gene vectors, as a share of the heads'."""
 
 

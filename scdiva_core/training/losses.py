@@ -5,6 +5,7 @@ All of it is our choice; the paper trains the anchor through the denoiser alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,7 +160,7 @@ class LatentObjective(nn.Module):
 
 
 @torch.no_grad()
-def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+def fitted_temperature(logits: Tensor, labels: Tensor, *, most: float = 4.0) -> float:
     """Temperature that makes held-out probabilities honest (Guo 2017): least cross-entropy on a grid.
 
     Parameters
@@ -168,12 +169,14 @@ def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
         float ``[n, n_classes]``.
     labels
         int64 ``[n]`` true class of each.
+    most
+        Highest temperature tried.
 
     Returns
     -------
     float
-        Between 0.25 and 4.
+        Between 0.25 and ``most``.
     """
-    grid = torch.logspace(-2, 2, 161, base=2.0)
+    grid = torch.logspace(-2, math.log2(most), 161, base=2.0)
     losses = [nn.functional.cross_entropy(logits.float() / value, labels) for value in grid]
     return round(float(grid[int(torch.stack(losses).argmin())]), 4)

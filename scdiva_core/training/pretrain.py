@@ -30,6 +30,7 @@ from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.network import AnchorSource, CellLabels, DenoiserOutput, ScDiVaModel
 from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
+from scdiva_core.training.companions import write_companions
 from scdiva_core.training.finish import finish_heads
 from scdiva_core.training.genes import variable_genes
 from scdiva_core.training.initial import initialise
@@ -94,6 +95,7 @@ def pretrain(
     run.name_labels()
     run.model.card = {**(card or {}), "training": run.figures()}
     save_pretrained(run.model.cpu().eval(), folder, dtype=torch.float16)
+    write_companions(folder, corpus, seed=settings.seed)
     (folder / "state.pt").unlink(missing_ok=True)
     return run.model
 

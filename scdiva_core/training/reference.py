@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,8 +17,10 @@ from scdiva_core.training.batches import make_batch
 _CELLS = 32
 
 
-def classed_cells(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Training cells that are known to be of one class.
+def classed_cells(
+    corpus: Corpus, part: Literal["training", "validation"] = "training"
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cells that are known to be of one class.
 
     A coarse label with one class left below it does not say that its cells are of that class: such cells are left out.
 
@@ -24,6 +28,8 @@ def classed_cells(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     ----------
     corpus
         Prepared with its tables of labels; one without labels has no such cells.
+    part
+        Of the corpus.
 
     Returns
     -------
@@ -32,7 +38,7 @@ def classed_cells(corpus: Corpus) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     """
     own = np.array([label in corpus.classes for label in corpus.label_ids] + [False])
     own[:-1] &= corpus.members.sum(axis=1) == 1
-    cells = corpus.cells("training")
+    cells = corpus.cells(part)
     cells = cells[own[corpus.labels[cells]]]  # a label of -1 finds the False at the end
     place = {term: number for number, term in enumerate(corpus.classes)}
     class_of = np.array([place.get(label, -1) for label in corpus.label_ids] + [-1])
@@ -60,24 +66,18 @@ def build_reference(model: ScDiVaModel, corpus: Corpus, *, per_class: int = 100,
         The model was not loaded from a file or has another vocabulary; the corpus has no cell of a known class, or
         no two of one class that differ.
     """
-    if model.sha256 is None or model.vocabulary is None:
-        msg = "This model was not loaded from a file, and a reference names the weights that it belongs to."
-        raise CheckpointError(msg, "Save the model, load it again, and make the reference then.")
-    if model.vocabulary.sha256 != corpus.vocabulary.sha256:
-        sizes = f"{len(model.vocabulary):,} tokens, the corpus another one of {len(corpus.vocabulary):,}"
-        msg = f"The model has a vocabulary of {sizes}."
-        raise CheckpointError(msg, "Prepare the corpus with the model's vocabulary.")
+    check_origin(model, corpus)
     cells, classes = classed_cells(corpus)
     if not len(cells):
         msg = f"None of the {len(corpus):,} cells of the corpus is labelled with a final cell type."
         raise CheckpointError(msg, "Prepare the corpus with its table of labels.")
     rng = np.random.default_rng(seed)
-    chosen = _balanced(classes, corpus.dataset_of[cells], per_class, rng)
+    chosen = drawn_evenly(classes, corpus.dataset_of[cells], per_class, rng)
     cells, labels = cells[chosen], classes[chosen].astype(np.int16)
     model.eval()
     latents = []
     for start in range(0, len(cells), _CELLS):
-        batch = make_batch(corpus, model.tokenizer, cells[start : start + _CELLS], rng, thinned_share=0.0)
+        batch = make_batch(corpus, model.tokenizer, cells[start : start + _CELLS], rng)
         latents.append(model.encode(batch.tokens)["latent"].float().cpu().numpy())
     whole = np.concatenate(latents)
     return Reference(
@@ -92,10 +92,44 @@ def build_reference(model: ScDiVaModel, corpus: Corpus, *, per_class: int = 100,
     )
 
 
-def _balanced(
+def check_origin(model: ScDiVaModel, corpus: Corpus) -> None:
+    """Refuse a model that a corpus cannot be compared with.
+
+    Parameters
+    ----------
+    model
+        Loaded from its file.
+    corpus
+        Of the model's vocabulary.
+
+    Raises
+    ------
+    CheckpointError
+        It is not so.
+    """
+    if model.sha256 is None or model.vocabulary is None:
+        msg = "This model was not loaded from a file, and what ships with it names the weights that it belongs to."
+        raise CheckpointError(msg, "Save the model, load it again, and go on with that one.")
+    if model.vocabulary.sha256 != corpus.vocabulary.sha256:
+        sizes = f"{len(model.vocabulary):,} tokens, the corpus another one of {len(corpus.vocabulary):,}"
+        msg = f"The model has a vocabulary of {sizes}."
+        raise CheckpointError(msg, "Prepare the corpus with the model's vocabulary.")
+
+
+def drawn_evenly(
     classes: NDArray[np.int64], studies: NDArray[np.integer], most: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw cells of each class from its studies in turn, until there are enough; their places, ascending."""
+    """Draw cells of each class from its studies in turn, until there are enough; their places, ascending.
+
+    Parameters
+    ----------
+    classes, studies
+        Of each cell.
+    most
+        Cells of a class.
+    rng
+        Of the draw.
+    """
     shuffled = rng.permutation(len(classes))
     groups = classes * (int(studies.max()) + 1) + studies
     in_turn = shuffled[np.argsort(_place_in_group(groups[shuffled]), kind="stable")]

@@ -70,7 +70,7 @@ class PretrainSettings:
     kl_weight: float = 1e-4
     max_identity_targets: int | None = 256
     finish_cells: int = 24_000
-    finish_steps: int = 1500
+    finish_steps: int = 1000
     finish_learning_rate: float = 2e-3
     initial_genes: Literal["svd", "random"] = "svd"
     precision: Literal["auto", "bf16", "float32"] = "auto"

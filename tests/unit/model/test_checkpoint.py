@@ -18,6 +18,7 @@ from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, VocabularyError
 from scdiva_core.model.checkpoint import load_pretrained, save_pretrained
+from scdiva_core.model.layout import MADE_FROM_WEIGHTS
 from scdiva_core.model.network import ScDiVaModel
 
 State = dict[str, torch.Tensor]
@@ -110,10 +111,13 @@ def test_saving_leaves_no_temporary_file_and_replaces_older_ones(model: ScDiVaMo
 
 def test_saving_over_another_checkpoint_keeps_nothing_of_it(model: ScDiVaModel, folder: Path) -> None:
     model.has_entropy, model.card = False, {}
+    for name in MADE_FROM_WEIGHTS:
+        (folder / name).write_text("of other weights")
     save_pretrained(model, folder)
     loaded = load_pretrained(folder)
     assert not loaded.has_entropy
     assert loaded.card == {}
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "vocab.json"]
 
 
 def test_a_model_without_vocabulary_is_not_saved(tiny_model: Callable, tmp_path: Path) -> None:
@@ -142,6 +146,9 @@ def test_a_tensor_beside_the_wrapped_state_dict_does_not_hide_it(model: ScDiVaMo
 
 def test_a_single_safetensors_file_of_any_name_is_found(model: ScDiVaModel, folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "scdiva-base.safetensors")
+    assert same_weights(load_pretrained(folder), model)
+    for name in MADE_FROM_WEIGHTS:
+        (folder / name).write_text("no weights")
     assert same_weights(load_pretrained(folder), model)
     shutil.copy(folder / "scdiva-base.safetensors", folder / "other.safetensors")
     with pytest.raises(CheckpointError, match="holds no weights"):

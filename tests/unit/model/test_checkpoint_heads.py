@@ -129,7 +129,7 @@ def test_what_the_latent_reads_survives(
     assert load_pretrained(tmp_path).config == model.config, "taken from the shapes"
 
 
-@pytest.mark.parametrize(("pooling", "width"), [("anchor", 32), ("anchor+tokens", 64)])
+@pytest.mark.parametrize(("pooling", "width"), [("anchor", 32), ("anchor+tokens", 96)])
 def test_without_config_sizes_and_pooling_are_those_of_the_shapes(
     tiny_model: Callable[..., ScDiVaModel], tmp_path: Path, pooling: str, width: int
 ) -> None:

@@ -111,10 +111,10 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 def altered(path: Path, tensors: dict[str, Any] | None = None, **told: Any) -> None:
     """Write the file with other tensors (None leaves one out) and other metadata."""
     with safe_open(path, framework="numpy") as file:
-        metadata = json.loads(file.metadata()["reference"]) | told
+        metadata = json.loads(file.metadata()["told"]) | told
     content = {name: values for name, values in (load_file(path) | (tensors or {})).items() if values is not None}
     metadata = {name: value for name, value in metadata.items() if value is not None}
-    save_file(content, path, {"reference": json.dumps(metadata)})
+    save_file(content, path, {"told": json.dumps(metadata)})
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_tensors_that_do_not_fit_are_named(
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"ids": None}, "does not say what its cells are"),
+        ({"ids": None}, "does not say what it holds"),
         ({"weights": None}, "does not say"),
-        ({"weights": 5}, "names that are no text"),
-        ({"ids": 5}, "does not say"),
+        ({"weights": 5}, "does not say"),
+        ({"ids": 5}, "names that are no text"),
         ({"ids": "CL:"}, "names that are no text"),
         ({"names": ["B cell", "NK", 7]}, "names that are no text"),
         ({"ids": ["CL:0000236", "CL:0000236", "CL:0000860"]}, "2 different ids for 3 names"),
@@ -173,10 +173,10 @@ def test_metadata_that_cannot_be_are_refused(path: Path, told: dict[str, Any], m
         Reference.load(path, WEIGHTS)
 
 
-@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"reference": "{"}, {"reference": "[]"}])
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"told": "{"}, {"told": "[]"}])
 def test_a_file_without_metadata_is_refused(path: Path, metadata: dict[str, str] | None) -> None:
     save_file(load_file(path), path, metadata)
-    with pytest.raises(CheckpointError, match="does not say what its cells are"):
+    with pytest.raises(CheckpointError, match="does not say what it holds"):
         Reference.load(path, WEIGHTS)
 
 

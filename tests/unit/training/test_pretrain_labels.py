@@ -19,6 +19,7 @@ from scdiva_core.data.studies import Studies
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.errors import CheckpointError
 from scdiva_core.model.config import ScDiVaConfig
+from scdiva_core.model.layout import MADE_FROM_WEIGHTS
 from scdiva_core.model.network import CellLabels, ScDiVaModel
 from scdiva_core.training.batches import make_batch
 from scdiva_core.training.genes import gene_vectors
@@ -89,7 +90,7 @@ def test_two_runs_with_one_seed_agree_to_the_bit(
     again = pretrain(labelled, labelled_network, tmp_path, settings)
     assert same_weights(again, trained)
     assert again.labels == trained.labels
-    for name in ("model.safetensors", "labels.json"):
+    for name in ("model.safetensors", "labels.json", *MADE_FROM_WEIGHTS):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -304,6 +305,7 @@ def test_a_corpus_without_labels_leaves_the_head_without_names(
     assert pretrain(corpus, config, tmp_path, replace(SHORT, steps=1)).labels is None
     assert not (tmp_path / "labels.json").exists()
     assert ScDiVaModel.from_pretrained(tmp_path).labels is None
+    assert not any((tmp_path / name).exists() for name in MADE_FROM_WEIGHTS)
 
 
 def test_labels_need_an_annotation_head_of_their_number(

@@ -96,7 +96,7 @@ def test_latents_are_the_models_own(model: ScDiVaModel, labelled: Corpus, expect
     assert reference.latents.dtype == np.float32
     tokenizer = Tokenizer(labelled.entropy, model.config.max_genes)
     for place in (0, 31, 32, len(cells) - 1):
-        alone = make_batch(labelled, tokenizer, cells[[place]], np.random.default_rng(5), thinned_share=0.0).tokens
+        alone = make_batch(labelled, tokenizer, cells[[place]], np.random.default_rng(5)).tokens
         np.testing.assert_allclose(
             reference.latents[[place]], model.encode(alone)["latent"].numpy(), atol=1e-4, rtol=1e-4
         )
