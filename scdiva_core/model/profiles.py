@@ -15,15 +15,17 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
 from scdiva_core.errors import DataError
 from scdiva_core.model.companion import Shapes, Told, check_names, read_companion, refuse, write_companion
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp  # training does without scipy
 
 PROFILES_FILE = "profiles.safetensors"
 
@@ -64,8 +66,11 @@ class Discriminant:
         expression
             log1p of counts per 10,000 ``[n, n_genes]``, columns as they were given to `Profiles.over`.
         """
-        values = standardised(expression[:, self.columns].toarray(), self.mean, self.deviation)
-        return (values @ self.weight + self.bias).astype(np.float32)
+        return self.scores_of_used(expression[:, self.columns].toarray())
+
+    def scores_of_used(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The same, of the used genes alone, dense ``[n, g]``."""
+        return (standardised(values, self.mean, self.deviation) @ self.weight + self.bias).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

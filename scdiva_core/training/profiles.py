@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
@@ -72,10 +71,9 @@ def build_profiles(model: ScDiVaModel, corpus: Corpus, *, seed: int) -> Profiles
     if lacking := len(corpus.classes) - len(np.unique(classes)):
         msg = f"{lacking} of the corpus' {len(corpus.classes)} cell types have no training cell."
         raise CheckpointError(msg, "Prepare the corpus with its table of labels.")
-    expression = _expression(corpus, cells)
-    genes = np.union1d(variable_genes(corpus, seed=seed), _telling_genes(expression, classes)).astype(np.int32)
+    genes = np.union1d(variable_genes(corpus, seed=seed), _telling_genes(corpus, cells, classes)).astype(np.int32)
     mean, deviation = corpus.gene_mean[genes], np.maximum(corpus.gene_std[genes], LEAST_DEVIATION)
-    values = standardised(expression[:, genes].toarray(), mean, deviation)
+    values = standardised(_expression(corpus, cells, genes), mean, deviation)
     centers, spread = _centers(values, classes, corpus.dataset_of[cells], len(corpus.classes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,18 +98,25 @@ def build_profiles(model: ScDiVaModel, corpus: Corpus, *, seed: int) -> Profiles
     return _calibrated(profiles, model, corpus)
 
 
-def _expression(corpus: Corpus, cells: NDArray[np.integer]) -> sp.csr_matrix:
-    """log1p of counts per 10,000, ``[n, vocab_size]``."""
+def _expression(corpus: Corpus, cells: NDArray[np.integer], genes: NDArray[np.integer]) -> NDArray[np.float32]:
+    """log1p of counts per 10,000, dense ``[n, g]``."""
+    column = np.full(len(corpus.vocabulary), -1)
+    column[genes] = np.arange(len(genes))
     rows = corpus.take(cells)
-    return sp.csr_matrix((rows.log1p(), rows.gene_ids, rows.indptr), shape=(len(rows), len(corpus.vocabulary)))
+    kept = column[rows.gene_ids] >= 0
+    values = np.zeros((len(rows), len(genes)), np.float32)
+    values[rows.rows[kept], column[rows.gene_ids[kept]]] = rows.log1p()[kept]
+    return values
 
 
-def _telling_genes(expression: sp.csr_matrix, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _telling_genes(corpus: Corpus, cells: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Genes with the largest variance between types over that within them, every type counting the same."""
-    member = sp.csr_matrix((np.ones(len(classes)), (classes, np.arange(len(classes)))))
-    member = member[np.unique(classes)]
-    member = sp.diags(1 / np.asarray(member.sum(axis=1)).ravel()) @ member
-    means, squares = (member @ expression).toarray(), (member @ expression.power(2)).toarray()
+    rows, n_genes, sizes = corpus.take(cells), len(corpus.vocabulary), np.bincount(classes)
+    place, values = classes[rows.rows] * n_genes + rows.gene_ids, rows.log1p().astype(np.float64)
+    means, squares = (
+        np.bincount(place, powers, minlength=len(sizes) * n_genes).reshape(-1, n_genes) / sizes[:, None]
+        for powers in (values, values**2)
+    )
     ratio = means.var(axis=0) / (np.maximum(squares - means**2, 0).mean(axis=0) + LEAST_DEVIATION**2)
     best = np.argsort(-ratio, kind="stable")[:N_TELLING]
     return best[ratio[best] > 0]
@@ -157,7 +162,8 @@ def _calibrated(profiles: Profiles, model: ScDiVaModel, corpus: Corpus) -> Profi
         batch = make_batch(corpus, model.tokenizer, cells[start : start + _CELLS], rng)
         logits.append(model.predict(batch.tokens, "annotation").double().cpu())
     discriminant = profiles.over(np.arange(len(corpus.vocabulary)))
-    scores = torch.from_numpy(discriminant.scores(_expression(corpus, cells))).double()
+    values = _expression(corpus, cells, discriminant.columns)
+    scores = torch.from_numpy(discriminant.scores_of_used(values)).double()
     profiles = replace(profiles, temperature=fitted_temperature(scores, truth, most=HOTTEST))
     joint = joint_logits(torch.cat(logits) / model.labels.temperature, scores / profiles.temperature)
     return replace(profiles, joint_temperature=fitted_temperature(joint, truth))
