@@ -12,6 +12,7 @@ from scdiva_core.tasks.neighbors import ProjectionSettings
 PAGES = {
     "data": ("Data", ":material/folder_open:"),
     "embedding": ("Embedding", ":material/bubble_chart:"),
+    "annotation": ("Annotation", ":material/label:"),
     "model": ("Model", ":material/neurology:"),
 }
 """Files in pages/, in the order of the navigation: title and icon."""

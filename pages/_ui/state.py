@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
+import pandas as pd
 import streamlit as st
 
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.errors import DataError, ScDiVaError
 from scdiva_core.tasks.neighbors import ProjectionSettings
+from scdiva_core.tasks.review_session import LabelSettings
 
 _FRAMED = "_framed"
 _PROJECT = "_project"
@@ -29,6 +31,12 @@ _UPLOADS = "_uploads"
 _SETTINGS = "_settings"
 _CELL_SETS = "_cell_sets"
 _SETS_PROBLEM = "_sets_problem"
+_LABELS = "_label_settings"
+_LABELS_STEP = "_labels_step"
+_REVIEW_PROBLEM = "_review_problem"
+_GENE_TABLES = "_gene_tables"
+REVIEWER = "reviewer"
+"""Key of the field for the name of who annotates."""
 
 _PROJECT_NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -141,6 +149,47 @@ def sets_problem() -> ScDiVaError | None:
 def set_sets_problem(error: ScDiVaError | None) -> None:
     """Remember it for the next run of the page; None forgets it."""
     st.session_state[_SETS_PROBLEM] = error
+
+
+def label_settings(data_sha256: str) -> LabelSettings | None:
+    """What the labels of a file are computed with, where this session has asked for some."""
+    return st.session_state.get(f"{_LABELS}-{data_sha256}")
+
+
+def set_label_settings(data_sha256: str, new: LabelSettings, *, compute: bool) -> None:
+    """Show other labels; with ``compute`` the next run of the page computes them if they are not stored."""
+    st.session_state[f"{_LABELS}-{data_sha256}"] = new
+    st.session_state[_LABELS_STEP] = "asked" if compute else None
+
+
+def cancel_labels() -> None:
+    """Remember that the labels are no longer wanted; the click itself ends the run that computes them."""
+    st.session_state[_LABELS_STEP] = "cancelled"
+
+
+def take_labels_step() -> Literal["asked", "cancelled"] | None:
+    """Return what was clicked about computing labels; once, so that a rerun does not begin again."""
+    return st.session_state.pop(_LABELS_STEP, None)
+
+
+def reviewer() -> str:
+    """Name of who annotates, as typed; empty for none."""
+    return st.session_state.get(REVIEWER) or ""
+
+
+def review_problem() -> ScDiVaError | None:
+    """Why the last decision on labels was not made."""
+    return st.session_state.get(_REVIEW_PROBLEM)
+
+
+def set_review_problem(error: ScDiVaError | None) -> None:
+    """Remember it for the next run of the page; None forgets it."""
+    st.session_state[_REVIEW_PROBLEM] = error
+
+
+def gene_tables() -> dict[tuple[str, ...], pd.DataFrame]:
+    """Tables of genes that this session has computed, by what they compare."""
+    return st.session_state.setdefault(_GENE_TABLES, {})
 
 
 def framed() -> bool:

@@ -1,0 +1,147 @@
+"""Command ``finetune``: teach a checkpoint the labels of one file."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scdiva_core.errors import Cancelled, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from scdiva_core.data.h5ad import H5adDataset
+
+_HEADER = "round   seconds    cells    loss  macro-F1  accuracy"
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    finetune = commands.add_parser(
+        "finetune",
+        help="teach a checkpoint the labels of a file",
+        description="Make a new checkpoint from one that is there and the labels of one file.",
+    )
+    tasks = finetune.add_subparsers(required=True, metavar="task")
+    parser = tasks.add_parser(
+        "annotation",
+        help="name the file's own cell types",
+        description=(
+            "Train the last third of the layers and a new head on the labels of a column of obs, the rest being "
+            "frozen, and write a checkpoint that names these labels. A fifth of the labelled cells, or whole donors, "
+            "are held out; macro-F1 on them chooses the weights and is compared with logistic regression on the frozen "
+            "latent. The input is never changed. Ctrl-C stops and keeps the best so far."
+        ),
+    )
+    parser.add_argument("input", type=Path, help="an .h5ad file with raw counts or log1p values")
+    parser.add_argument(
+        "--label", required=True, metavar="COLUMN", help="column of obs with the labels; empty is unlabelled"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder of the checkpoint")
+    parser.add_argument(
+        "--batch", metavar="COLUMN", help="column of obs with the donor or batch: whole ones are held out"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="budget of time (default: 10)")
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split and of the training (default: 0)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fine-tune and save; print the curve, what it was worth, and last where the checkpoint is."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.training.finetune_annotation import finetune_annotation
+    from scdiva_core.training.finetune_result import new_folder
+    from scdiva_core.training.finetune_settings import FinetuneSettings
+
+    settings = FinetuneSettings(minutes=options.minutes, seed=options.seed)
+    folder = new_folder(options.output)
+    engine = Engine(options.checkpoint, options.device)
+    if engine.card().random_weights:
+        print("warning: these weights are random; most of them stay so", file=sys.stderr)
+    with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
+        for warning in dataset.preflight.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        labels = _column(dataset, options.label)
+        batches = None if options.batch is None else _column(dataset, options.batch)
+        try:
+            tuned = finetune_annotation(
+                engine.model,
+                dataset,
+                labels,
+                batches=batches,
+                settings=settings,
+                progress=_Progress(),
+                cancelled=cancelled,
+                report=_print_round,
+            )
+        except Cancelled as error:
+            msg = "Stopped before there was anything to keep."
+            raise DataError(msg, "Repeat the command to begin anew.") from error
+    for label, reason in tuned.left_out.items():
+        print(f"left out: {label} ({reason})")
+    free = [name for term, name in zip(tuned.model.labels.ids, tuned.model.labels.names, strict=True) if term == name]
+    if free:
+        print(f"no single term of the Cell Ontology, so that the label stands as its id: {', '.join(free)}")
+    print(tuned.words)
+    print(tuned.save(folder))
+
+
+def _column(dataset: H5adDataset, name: str) -> pd.Series:
+    if name not in dataset.obs.columns:
+        there = ", ".join(map(str, dataset.obs.columns[:12])) or "none"
+        msg = f"{dataset.path.name} has no column {name!r} in obs."
+        raise DataError(msg, f"Choose one of: {there}.")
+    return dataset.obs[name]
+
+
+def _print_round(record: dict[str, Any]) -> None:
+    """One line of the curve; the first is the new head alone on the frozen latent."""
+    if record["round"] == 0:
+        print(_HEADER)
+    loss = "-" if record["loss"] is None else f"{record['loss']:.3f}"
+    line = f"{record['round']:>5}  {record['seconds']:>8.1f}  {record['cells_seen']:>7,}  {loss:>6}"
+    print(f"{line}  {record['macro_f1']:>8.3f}  {record['accuracy']:>8.3f}", flush=True)
+
+
+class _Progress:
+    """What is going on, on standard error; outside a terminal each kind of work once."""
+
+    def __init__(self) -> None:
+        self._message = ""
+
+    def __call__(self, done: int, total: int, message: str) -> None:
+        """Report; as `scdiva_core.tasks.progress.Progress`."""
+        if sys.stderr.isatty():
+            print(f"{message}: {done:,} of {total:,}".ljust(78), end="\r", file=sys.stderr, flush=True)
+        elif message != self._message:
+            print(f"{message}: {total:,} cells", file=sys.stderr, flush=True)
+        self._message = message
+
+
+@contextmanager
+def _stopped_by_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C end the work in order and the second at once."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            print("interrupted; nothing is kept", file=sys.stderr)
+            sys.exit(130)
+        asked = True
+        print("stopping; the best so far is kept (Ctrl-C again leaves at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
