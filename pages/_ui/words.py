@@ -32,7 +32,7 @@ HELP = {
     "cell set": "A named group of cells together with the recipe that selects it, so that it can be made again.",
     "parameters": "Numbers that were learned in training, counted in the model that is running.",
     "sha256": "Fingerprint of the weights: two checkpoints with the same fingerprint are the same.",
-    "provisional": "This checkpoint is a stand-in from a short training run.",
+    "provisional": "This checkpoint has not been shown to beat PCA at telling cell types apart.",
     "seed": "Start of the random numbers: with the same seed the same file gives the same picture.",
     "overlap": "Genes of the open data set that this model has a token for.",
     "mitochondrial": "Share of a cell's counts from mitochondrial genes (names beginning with MT-). High values "
