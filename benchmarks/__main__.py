@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: print every speed table as Markdown; nothing else should run meanwhile."""
+"""``python -m benchmarks``: print every table as Markdown; nothing else should run meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from benchmarks import embedding, serialization
+from benchmarks import annotation, embedding, serialization
 
 
 def main() -> None:
@@ -16,6 +16,8 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {kind}\n")
     for table in (serialization.table, embedding.gemm_table, embedding.bucket_table):
         print(table(), end="\n\n", flush=True)
+    for text in annotation.tables():
+        print(text, end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ def add(commands: Any) -> None:
         "--column", nargs="+", default=(), metavar="NAME", help="columns of obs with labels, as sources beside these"
     )
     parser.add_argument("--donor", metavar="COLUMN", help="column of obs with donors: count those of each cell type")
+    parser.add_argument(
+        "--batch", metavar="COLUMN", help="column of obs with batches: each may lie off the reference as a whole"
+    )
     parser.add_argument("--no-unknown", action="store_true", help="name cells unlike the reference all the same")
     parser.add_argument(
         "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
@@ -90,9 +93,8 @@ def run(options: argparse.Namespace) -> None:
         for warning in dataset.preflight.warnings:
             _warn(warning)
         progress = _Progress()
-        found = annotate(
-            engine, dataset, sources, columns=options.column, unknown=not options.no_unknown, progress=progress
-        )
+        options_of_labels = {"columns": options.column, "unknown": not options.no_unknown, "batch_key": options.batch}
+        found = annotate(engine, dataset, sources, **options_of_labels, progress=progress)
         progress.end()
         if found.novelty is None and not options.no_unknown:
             _warn("this checkpoint has no reference, so that no cell is called unknown")

@@ -29,7 +29,7 @@ from scdiva_core.tasks.embedding import (
     embedding_width,
     population_entropy,
 )
-from scdiva_core.tasks.neighbors import Projection, ProjectionSettings, principal_components, project
+from scdiva_core.tasks.neighbors import Projection, ProjectionSettings, nearest_cells, principal_components, project
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent
 
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / "default"
@@ -233,6 +233,21 @@ class Engine:
         """The embedding if it was computed before, memory-mapped; else None."""
         stored = self.store.get(self._key("embedding", dataset))
         return None if stored is None else stored.arrays["values"]
+
+    def neighbors(self, dataset: H5adDataset) -> NDArray[np.int32]:
+        """Each cell's nearest others in the embedding, int32 ``[n_obs, k]``, computed or fetched; see `nearest_cells`.
+
+        Raises
+        ------
+        DataError
+            There is but one cell.
+        """
+        key = self._key("neighbors", dataset)
+        stored = self.store.get(key)
+        if stored is None:
+            found = nearest_cells(self.embed(dataset)).astype(np.int32)
+            stored = self.store.put(key, {"values": found}, self._meta("neighbors", dataset))
+        return stored.arrays["values"]
 
     def components(
         self,

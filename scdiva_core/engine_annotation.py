@@ -25,6 +25,7 @@ from scdiva_core.store import StoredResult
 from scdiva_core.tasks.annotation import LabelCalls, with_unknown
 from scdiva_core.tasks.consensus import Consensus, consensus
 from scdiva_core.tasks.label_sources import column_calls, head_calls, marker_calls, neighbor_calls
+from scdiva_core.tasks.novelty import novelty, strangeness
 from scdiva_core.tasks.profile_sources import joint_calls, profile_calls, profile_scores
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
 
@@ -41,9 +42,11 @@ TITLES = {
 }
 """Names for people, of the sources and of their consensus."""
 
+_TOGETHER = ("scdiva", "profiles", "knn")
+
 _FILES = {"scdiva": PROFILES_FILE, "profiles": PROFILES_FILE, "knn": REFERENCE_FILE, "markers": MARKERS_FILE}
 _HEADED = ("scdiva", "head")
-_FORMAT = 1  # part of every key: raise it when a source says something else of the same files
+_FORMAT = 2  # part of every key: raise it when a source says something else of the same files
 
 _INTEGERS, _FLOATS = ("best", "runner_up", "third"), ("probability", "margin", "entropy")
 
@@ -62,8 +65,8 @@ class Annotated:
     consensus
         What most of them say; None with fewer than two.
     novelty
-        float32 ``[n_obs]`` distance to the reference over its own, see
-        `scdiva_core.tasks.label_sources.neighbor_calls`; None when the checkpoint has no reference.
+        float32 ``[n_obs]`` distance to the reference, above 1 for cells unlike it, see
+        `scdiva_core.tasks.novelty.novelty`; None when the checkpoint has no reference.
     """
 
     calls: dict[str, LabelCalls]
@@ -104,6 +107,20 @@ def available_sources(engine: Engine) -> tuple[str, ...]:
     return tuple(source for source in SOURCES if source in there and (named or source not in _HEADED))
 
 
+def preselected(available: Sequence[str]) -> tuple[str, ...]:
+    """Sources to begin a review with: the best, and others that are good enough to contradict it.
+
+    Their consensus names the evaluation sets better than any one of them; markers, which err more often, are left to
+    those who ask for them.
+
+    Parameters
+    ----------
+    available
+        Of `available_sources`.
+    """
+    return tuple(source for source in _TOGETHER if source in available) or tuple(available[:1])
+
+
 def annotate(
     engine: Engine,
     dataset: H5adDataset,
@@ -111,6 +128,7 @@ def annotate(
     *,
     columns: Sequence[str] = (),
     unknown: bool = True,
+    batch_key: str | None = None,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Annotated:
@@ -129,6 +147,8 @@ def annotate(
     unknown
         Call cells unknown that lie beyond what the reference holds, whatever a source says of them. The user's own
         columns stay as they are, and so does everything when the checkpoint has no reference.
+    batch_key
+        Column of ``obs`` with batches that were measured apart, each of which may lie off the reference as a whole.
     progress
         One bar over all that has to be computed, in units of the step at work; never called when all is stored.
     cancelled
@@ -144,7 +164,7 @@ def annotate(
     Cancelled
         The user stopped; embedded cells and finished sources are kept.
     """
-    _check(engine, dataset, sources, columns)
+    _check(engine, dataset, sources, [*columns, *([] if batch_key is None else [batch_key])])
     available = available_sources(engine)
     if lacking := [source for source in sources if source not in available]:
         msg = f"This checkpoint does not offer the source {lacking[0]!r}."
@@ -153,7 +173,7 @@ def annotate(
     for number, step in enumerate(steps):
         stop_if(cancelled)
         _STEPS[step](engine, dataset, _part(progress, steps, number), cancelled)
-    found = stored_annotation(engine, dataset, sources, columns=columns, unknown=unknown)
+    found = stored_annotation(engine, dataset, sources, columns=columns, unknown=unknown, batch_key=batch_key)
     if found is None:
         msg = "Labels were removed from the store while others were computed."
         raise StoreError(msg, "Run the step again.")
@@ -161,13 +181,19 @@ def annotate(
 
 
 def stored_annotation(
-    engine: Engine, dataset: H5adDataset, sources: Sequence[str], *, columns: Sequence[str] = (), unknown: bool = True
+    engine: Engine,
+    dataset: H5adDataset,
+    sources: Sequence[str],
+    *,
+    columns: Sequence[str] = (),
+    unknown: bool = True,
+    batch_key: str | None = None,
 ) -> Annotated | None:
     """What `annotate` would return, if all of it was computed before; else None.
 
     Parameters
     ----------
-    engine, dataset, sources, columns, unknown
+    engine, dataset, sources, columns, unknown, batch_key
         As for `annotate`. A source that the checkpoint does not offer is one that is not stored.
 
     Raises
@@ -175,20 +201,21 @@ def stored_annotation(
     DataError
         Nothing was chosen, or something that is no source or no column.
     """
-    _check(engine, dataset, sources, columns)
+    _check(engine, dataset, sources, [*columns, *([] if batch_key is None else [batch_key])])
     entries = {source: _entry(engine, dataset, source) for source in _with_reference(engine, sources)}
     if None in entries.values():
         return None
-    novelty = np.array(entries["knn"].arrays["novelty"]) if "knn" in entries else None
+    batches = None if batch_key is None else dataset.obs[batch_key]
+    strange = novelty(entries["knn"].arrays["strangeness"], batches) if "knn" in entries else None
     calls = {source: _unpacked(source, entries[source]) for source in sources}
-    if unknown and novelty is not None:
-        calls = {source: with_unknown(said, novelty) for source, said in calls.items()}
+    if unknown and strange is not None:
+        calls = {source: with_unknown(said, strange) for source, said in calls.items()}
     ontology = cell_ontology()
     for column in columns:
         said = column_calls(dataset.obs[column], ontology)
         calls[said.source] = said
     agreed = consensus(list(calls.values()), ontology) if len(calls) > 1 else None
-    return Annotated(calls, agreed, novelty)
+    return Annotated(calls, agreed, strange)
 
 
 def _check(engine: Engine, dataset: H5adDataset, sources: Sequence[str], columns: Sequence[str]) -> None:
@@ -238,8 +265,11 @@ def _compare_profiles(engine: Engine, dataset: H5adDataset, progress: Progress, 
 
 def _compare_reference(engine: Engine, dataset: H5adDataset, progress: Progress, cancelled: IsCancelled) -> None:
     reference = Reference.load(engine.folder / REFERENCE_FILE, engine.model.sha256)
-    calls, novelty = neighbor_calls(reference, engine.embed(dataset), progress=progress, cancelled=cancelled)
-    _keep(engine, dataset, calls, novelty=novelty)
+    latents = engine.embed(dataset)
+    calls = neighbor_calls(reference, latents, progress=progress, cancelled=cancelled)
+    progress(dataset.n_obs, dataset.n_obs, "Finding the cells nearest to each")
+    neighbors = engine.neighbors(dataset) if dataset.n_obs > 1 else np.empty((dataset.n_obs, 0), np.int32)
+    _keep(engine, dataset, calls, strangeness=strangeness(reference, latents, neighbors))
 
 
 def _compare_markers(engine: Engine, dataset: H5adDataset, progress: Progress, cancelled: IsCancelled) -> None:
@@ -287,16 +317,18 @@ def _entry(engine: Engine, dataset: H5adDataset, source: str) -> StoredResult | 
 
 
 def _keep(engine: Engine, dataset: H5adDataset, calls: LabelCalls, **more: NDArray[Any]) -> None:
-    """Store labels as one int32 array ``[6, n_obs]``, the last three rows being the bits of float32."""
+    """Store all probabilities, and the rest as one int32 array ``[6, n_obs]``: three rows are the bits of float32."""
     rows = [np.asarray(getattr(calls, name), np.int32) for name in _INTEGERS]
     rows += [np.ascontiguousarray(getattr(calls, name), np.float32).view(np.int32) for name in _FLOATS]
     told = {"task": "annotation", "source": calls.source, "ids": calls.ids, "names": calls.names}
     meta = {**engine.provenance(dataset), **told}
-    engine.store.put(_key(engine, dataset, calls.source), {"calls": np.stack(rows), **more}, meta)
+    arrays = {"calls": np.stack(rows), "probabilities": calls.probabilities, **more}
+    engine.store.put(_key(engine, dataset, calls.source), arrays, meta)
 
 
 def _unpacked(source: str, entry: StoredResult) -> LabelCalls:
     """Read what `_keep` wrote."""
     rows = dict(zip((*_INTEGERS, *_FLOATS), np.array(entry.arrays["calls"]), strict=True))
     rows |= {name: rows[name].view(np.float32) for name in _FLOATS}
-    return LabelCalls(source, tuple(entry.meta["ids"]), tuple(entry.meta["names"]), **rows)
+    probabilities = entry.arrays["probabilities"]
+    return LabelCalls(source, tuple(entry.meta["ids"]), tuple(entry.meta["names"]), probabilities=probabilities, **rows)

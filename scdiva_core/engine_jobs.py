@@ -52,7 +52,10 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         while compiling is not None and compiling.is_alive():
             stop_if(cancelled)
             compiling.join(0.2)
-        engine.project(dataset, settings=settings, progress=_part(context, 0.6, 0.15), cancelled=cancelled)
+        engine.project(dataset, settings=settings, progress=_part(context, 0.6, 0.13), cancelled=cancelled)
+        context.progress(0.73, 1, "Finding the cells nearest to each")
+        engine.neighbors(dataset)  # what numba needs for it is compiled by now
+        stop_if(cancelled)
         engine.components(dataset, settings, progress=_part(context, 0.75, 0.1), cancelled=cancelled)
         beside = _part(context, 0.85, 0.15)
         engine.project(dataset, representation="X_pca", settings=settings, progress=beside, cancelled=cancelled)

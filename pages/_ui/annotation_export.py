@@ -56,13 +56,21 @@ def _compared(session: Session, name: str) -> None:
         before = [cell_ontology().name(meanings[label]) if label in meanings else label for label in before]
         st.caption("Labels of your column go by their Cell Ontology name here, where they mean a term.")
     flow, counts = st.tabs(["Flow", "Table"])
+    drawn = alluvial(before, list(new), dark=frame.is_dark())
     flow.plotly_chart(
-        alluvial(before, list(new), dark=frame.is_dark()),
+        drawn,
         theme=None,
         key="alluvial",
         config=export.plotly_config(f"{name}-old-new"),
         alt="Flow of cells from old labels on the left to new ones on the right",
     )
+    with flow, st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: alluvial(before, list(new)),
+            f"{name}-old-new",
+            key="figure-alluvial",
+            size=(960, drawn.layout.height),
+        )
     with counts:
         table = confusion(before, new)
         st.dataframe(table, width="stretch", key="confusion")
@@ -83,6 +91,7 @@ def decisions(session: Session) -> None:
         table = pd.DataFrame(rows, columns=["Time (UTC)", "Who", "What", "Label", "Reason"])
         table.insert(3, "Cells", sizes)
         st.dataframe(table, hide_index=True, width="stretch", key="decisions")
+        table_download("Table (CSV)", table, "decisions", key="decisions-csv")
         st.caption("Nothing is ever deleted from the log: undone decisions stay in it too, and go into the exports.")
 
 

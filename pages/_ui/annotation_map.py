@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import plotly.graph_objects as go
 import streamlit as st
 
 from pages._ui import controls, errors, export, frame, maps, sets_panel, state, view, words
@@ -99,24 +102,23 @@ def picture(
         )
         point_size, names_on_picture = controls.appearance_control()
     current = session.current if session is not None else None
-    drawn = view.draw(
-        shape,
-        _colouring(way, calls, others, labelled, session if source == REVIEW else None),
-        cells.obs_names,
-        shown=current.mask(cells.n_obs) if only and current is not None else None,
-        canvas=Canvas(
-            title=f"{name}: {_WAYS[way].lower()}, {title(source)}",
-            axes=shape.axes,
-            height=_PICTURE_PIXELS,
-            note=note if shape.representation == "X_scdiva" else "",
-            dark=frame.is_dark(),
-            point_size=point_size,
-            narrow=frame.is_phone(),
-        ),
-        names_on_picture=names_on_picture,
+    colouring = _colouring(way, calls, others, labelled, session if source == REVIEW else None)
+    shown = current.mask(cells.n_obs) if only and current is not None else None
+    canvas = Canvas(
+        title=f"{name}: {_WAYS[way].lower()}, {title(source)}",
+        axes=shape.axes,
+        height=_PICTURE_PIXELS,
+        note=note if shape.representation == "X_scdiva" else "",
+        dark=frame.is_dark(),
+        point_size=point_size,
+        narrow=frame.is_phone(),
     )
+
+    def figure(on: Canvas) -> go.Figure:
+        return view.draw(shape, colouring, cells.obs_names, shown=shown, canvas=on, names_on_picture=names_on_picture)
+
     event = st.plotly_chart(
-        drawn,
+        figure(canvas),
         theme=None,
         key=f"picture-labels-{shape.representation}-{state.selection_round()}",
         on_select="rerun",
@@ -126,6 +128,13 @@ def picture(
     )
     subset = f" Drawn: a random subset of {words.number(MAX_DRAWN)} cells." if cells.n_obs > MAX_DRAWN else ""
     st.caption(f"{_MEANINGS[way]}{subset} Draw around cells to split them off an item.")
+    with st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: figure(replace(canvas, dark=False, narrow=False)),
+            f"{name}-{way}",
+            key="figure-labels",
+            size=(960, 720),
+        )
     return sets_panel.Selection(shape, event.selection)
 
 
@@ -233,15 +242,23 @@ def _judged(found: TruthCheck, column: str, source: str) -> None:
         st.caption("A column states no confidence, so there is no calibration to show.")
     elif found.calibration_error is not None:
         st.markdown("**Is confidence honest?**", help=HELP["calibration"])
+        drawn = reliability(found.confidence, found.correct, dark=frame.is_dark())
         st.plotly_chart(
-            reliability(found.confidence, found.correct, dark=frame.is_dark()),
+            drawn,
             theme=None,
             key="reliability",
             config=export.plotly_config(f"{column}-reliability"),
             alt="Share of labels that are right, by stated confidence",
         )
+        with st.container(horizontal=True):
+            export.figure_downloads(
+                lambda: reliability(found.confidence, found.correct),
+                f"{column}-reliability",
+                key="figure-reliability",
+                size=(960, drawn.layout.height),
+            )
         st.caption(
             f"Stated confidence is off by {words.percent(found.calibration_error)} on average (expected calibration "
             f"error, {words.number(len(found.correct))} named cells). Above the line labels are better than they "
-            "say. Confidence is in the label itself, also where the true one is coarser."
+            "say. Where the true label is coarser, confidence is that of all its kinds together."
         )

@@ -20,15 +20,18 @@ HELP = {
     "most of them stand behind.",
     "columns": "Labels that your file brings along (columns of obs) take part like any other source. Names and ids of "
     "the Cell Ontology are recognised; other text is kept as it is.",
-    "unknown": "A cell that lies further from all reference cells than 99 of 100 reference cells lie from their like "
-    "is called unknown, whatever a source says of it. Your own columns are left as they are.",
+    "unknown": "A cell that lies far from every type of the reference, and whose nearest cells in your file do too, is "
+    "called unknown, whatever a source says of it. Expect about 1 in 12 cells of known types among them. Your own "
+    "columns are left as they are.",
+    "batch": "Column of obs with batches that were measured apart, such as protocols or sites. Each is compared with "
+    "the reference by itself, so that a protocol that shifts all its cells does not make them unknown.",
     "source": "Whose labels the picture shows and, before the first decision, which labels you review.",
     "confidence": "The probability that the source gives to its label, between 0 and 1, corrected on cells that were "
     "kept aside (temperature). A consensus is as confident as its sources together.",
     "disagreement": "Share of the other sources that say something else. One that is merely coarser or finer, such as "
     "T cell beside naive T cell, does not count as something else.",
-    "novelty": "Distance to the nearest reference cells, over the distance that 99 of 100 reference cells keep below. "
-    "Above 1 a cell is unlike anything in the reference.",
+    "novelty": "Distance to the nearest type of the reference, mean of a cell and its 15 nearest cells in your file. "
+    "Above 1 they are unlike anything in the reference.",
     "truth": "A column with labels that you trust. It is only compared with, never used to name cells.",
     "calibration": "If confidence is honest, of the cells with confidence 0.8 four in five are right: the points lie "
     "on the diagonal. The error is the mean distance from it.",

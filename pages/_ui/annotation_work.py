@@ -12,10 +12,10 @@ from pages._ui.annotation_words import HELP, SOURCE_HELP, title
 from pages._ui.review_log import ReviewLog
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.ontology import cell_ontology
-from scdiva_core.engine_annotation import TITLES, Annotated, annotate, available_sources, stored_annotation
+from scdiva_core.engine_annotation import TITLES, Annotated, annotate, available_sources, preselected, stored_annotation
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.tasks.annotation import LabelCalls
-from scdiva_core.tasks.review_session import LabelSettings, Review, nearest_cells, prepare_review
+from scdiva_core.tasks.review_session import LabelSettings, Review, prepare_review
 
 Key = tuple[str, ...]
 
@@ -125,7 +125,7 @@ def _group_columns(key: Key, _cells: H5adDataset) -> list[str]:
     return [option.removeprefix("obs:") for option in found if option.startswith("obs:")]
 
 
-def review(labelled: Labelled, source: str, embedding: np.ndarray, clusters: np.ndarray) -> Review:
+def review(labelled: Labelled, source: str, cells: H5adDataset, clusters: np.ndarray) -> Review:
     """Weigh the evidence on the labels of a source and queue the cells.
 
     Parameters
@@ -134,13 +134,14 @@ def review(labelled: Labelled, source: str, embedding: np.ndarray, clusters: np.
         All labels.
     source
         Whose labels are reviewed.
-    embedding
-        Float ``[n_cells, d]``.
+    cells
+        The open data set, embedded.
     clusters
         Int ``[n_cells]``.
     """
     settings = str(state.settings())  # they shape the clusters
-    neighbors = _nearest(labelled.key[:3], embedding)
+    with st.spinner("Finding the cells nearest to each …", show_time=True):
+        neighbors = resources.engine().neighbors(cells)
     return _review((*labelled.key, source, settings), labelled, source, neighbors, clusters)
 
 
@@ -156,18 +157,14 @@ def _review(key: Key, _labelled: Labelled, _source: str, _neighbors: np.ndarray,
     )
 
 
-@st.cache_resource(show_spinner="Finding the cells nearest to each …", scope="session", max_entries=2)
-def _nearest(key: Key, _embedding: np.ndarray) -> np.ndarray:
-    return nearest_cells(_embedding)
-
-
 def _wanted(cells: H5adDataset, log: ReviewLog, offered: tuple[str, ...]) -> LabelSettings:
     """What this session asked for, else what a review or the URL says, else the checkpoint's default."""
     linked = LabelSettings.from_text(st.query_params.get(_IN_URL, ""))
-    default = LabelSettings(offered[:1])
+    default = LabelSettings(preselected(offered))
     for settings in (state.label_settings(cells.sha256), log.settings, linked):
         if settings is not None and (settings.sources or settings.columns):
-            there = set(settings.sources) <= set(offered) and set(settings.columns) <= set(cells.obs)
+            columns = {*settings.columns, *([] if settings.batch_key is None else [settings.batch_key])}
+            there = set(settings.sources) <= set(offered) and columns <= set(cells.obs)
             return settings if there else default
     return default
 
@@ -183,7 +180,7 @@ def _look_up(key: Key, cells: H5adDataset, settings: LabelSettings) -> Annotated
 
 @st.cache_resource(show_spinner=False, scope="session", max_entries=3)
 def _stored(key: Key, _cells: H5adDataset, _settings: LabelSettings) -> Annotated:
-    options = {"columns": _settings.columns, "unknown": _settings.unknown}
+    options = {"columns": _settings.columns, "unknown": _settings.unknown, "batch_key": _settings.batch_key}
     found = stored_annotation(resources.engine(), _cells, _settings.sources, **options)
     if found is None:
         raise _NotStoredError
@@ -228,7 +225,16 @@ def _form(cells: H5adDataset, settings: LabelSettings, offered: tuple[str, ...])
         help=HELP["unknown"],
         disabled=not offered,
     )
-    new = LabelSettings(tuple(sources), tuple(chosen), unknown)
+    batch_key = st.selectbox(
+        "Batch column (optional)",
+        columns,
+        index=columns.index(settings.batch_key) if settings.batch_key in columns else None,
+        key="label-batch",
+        help=HELP["batch"],
+        placeholder="one batch",
+        disabled=not columns or not unknown,
+    )
+    new = LabelSettings(tuple(sources), tuple(chosen), unknown, batch_key)
     st.button(
         f"Name {words.number(cells.n_obs)} cells",
         type="primary",
@@ -264,7 +270,7 @@ def _compute(cells: H5adDataset, settings: LabelSettings) -> bool:
     def progress(done: int, total: int, message: str) -> None:
         bar.progress(min(done / max(total, 1), 1.0), text=words.as_text(message))
 
-    options = {"columns": settings.columns, "unknown": settings.unknown}
+    options = {"columns": settings.columns, "unknown": settings.unknown, "batch_key": settings.batch_key}
     try:
         annotate(resources.engine(), cells, settings.sources, **options, progress=progress)
     except ScDiVaError as error:

@@ -140,12 +140,20 @@ def _measured(found: Evaluation, card: ModelCard) -> None:
     if in_words:
         st.markdown(f"**In words:** {words.as_text(' '.join(in_words))}")
     st.plotly_chart(
-        _figure(grid, group, measure),
+        _figure(grid, group, measure, dark=frame.is_dark(), narrow=frame.is_phone()),
         theme=None,
         key=f"evaluation-{group}-{measure}",
         config={**export.plotly_config(f"{card.name}-{measure}"), "displayModeBar": False, "scrollZoom": False},
         alt=f"Dot plot of {MEASURES[measure]}; the table below has its numbers",
     )
+    on_paper = _figure(grid, group, measure)
+    with st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: on_paper,
+            f"{card.name}-{measure}",
+            key=f"figure-{group}-{measure}",
+            size=(960, on_paper.layout.height),
+        )
     st.table(_table(grid), alt=f"{MEASURES[measure]}, a row each set, a column each method")
     st.caption("The best of each row is bold.")
     with st.expander("How this was measured", icon=":material/straighten:"):
@@ -153,7 +161,7 @@ def _measured(found: Evaluation, card: ModelCard) -> None:
     _downloads(found, card)
 
 
-def _figure(grid: Grid, group: str, measure: str) -> go.Figure:
+def _figure(grid: Grid, group: str, measure: str, *, dark: bool = False, narrow: bool = False) -> go.Figure:
     methods = list(METHODS)
     dots = [
         Dots(
@@ -165,9 +173,7 @@ def _figure(grid: Grid, group: str, measure: str) -> go.Figure:
         )
         for method in grid.values
     ]
-    return dot_plot(
-        grid.values.index.tolist(), dots, axis=MEASURES[measure], dark=frame.is_dark(), narrow=frame.is_phone()
-    )
+    return dot_plot(grid.values.index.tolist(), dots, axis=MEASURES[measure], dark=dark, narrow=narrow)
 
 
 def _table(grid: Grid) -> pd.DataFrame:

@@ -100,8 +100,9 @@ def _markers(session: Session, current: OpenItem) -> None:
     groups = _groups(session, current, [label for label in (best, rival) if label])
     digest = hashlib.sha256(current.cells.tobytes()).hexdigest()
     profile = _profile((*session.labelled.key, session.source, digest), session.cells, positive + negative, groups)
+    drawn = dot_plot(profile, positive, negative, dark=frame.is_dark())
     st.plotly_chart(
-        dot_plot(profile, positive, negative, dark=frame.is_dark()),
+        drawn,
         theme=None,
         key="marker-dots",
         config=export.plotly_config("markers"),
@@ -113,6 +114,13 @@ def _markers(session: Session, current: OpenItem) -> None:
         f"{against}. The other rows are the other cells with these labels.",
         help=HELP["markers"],
     )
+    with st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: dot_plot(profile, positive, negative),
+            "markers",
+            key="figure-markers",
+            size=(960, drawn.layout.height),
+        )
 
 
 @st.cache_resource(show_spinner=False, max_entries=2)
@@ -170,8 +178,9 @@ def _genes(session: Session, current: OpenItem, name: str) -> None:
         return
     st.markdown(f":material/info: {words.as_text(table.attrs['words'])}")
     what = f"{_THESE} against {against}"
+    drawn = volcano(table, title=what, dark=frame.is_dark())
     st.plotly_chart(
-        volcano(table, title=what, dark=frame.is_dark()),
+        drawn,
         theme=None,
         key="volcano",
         config=export.plotly_config(f"{name}-genes"),
@@ -181,7 +190,14 @@ def _genes(session: Session, current: OpenItem, name: str) -> None:
     st.dataframe(
         table, hide_index=True, height=260, width="stretch", key="genes", column_config={"p": small, "q": small}
     )
-    table_download("All genes (CSV)", table, f"{name}-genes", key="genes-csv")
+    with st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: volcano(table, title=what),
+            f"{name}-genes",
+            key="figure-genes",
+            size=(960, drawn.layout.height),
+        )
+        table_download("All genes (CSV)", table, f"{name}-genes", key="genes-csv")
 
 
 def _backgrounds(session: Session, current: OpenItem, inside: np.ndarray) -> dict[str, np.ndarray]:
@@ -220,11 +236,19 @@ def _batches(session: Session, current: OpenItem) -> None:
     groups[current.cells] = _THESE
     counts = composition_table(groups, session.cells.obs[column])
     rows = [group for group in (_THESE, "all other cells") if group in counts.index]
+    drawn = composition(counts.loc[rows], dark=frame.is_dark())
     st.plotly_chart(
-        composition(counts.loc[rows], dark=frame.is_dark()),
+        drawn,
         theme=None,
         key="composition",
         config=export.plotly_config("composition"),
         alt=f"Share of each value of {column} among these cells and all others",
     )
     st.caption("A set of cells from one batch alone is more often an artefact than a type.")
+    with st.container(horizontal=True):
+        export.figure_downloads(
+            lambda: composition(counts.loc[rows]),
+            f"composition-{column}",
+            key="figure-composition",
+            size=(960, drawn.layout.height),
+        )

@@ -38,7 +38,7 @@ class Session:
     source
         Whose labels are reviewed.
     embedding, clusters
-        float ``[n_cells, d]`` and int ``[n_cells]``, for neighbours and items.
+        float ``[n_cells, d]`` and int ``[n_cells]``, for splitting and for items.
     """
 
     cells: H5adDataset
@@ -76,7 +76,7 @@ class Session:
     @cached_property
     def review(self) -> Review:
         """Evidence and queue."""
-        return annotation_work.review(self.labelled, self.source, self.embedding, self.clusters)
+        return annotation_work.review(self.labelled, self.source, self.cells, self.clusters)
 
     @cached_property
     def open(self) -> list[OpenItem]:

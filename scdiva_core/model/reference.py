@@ -1,13 +1,12 @@
 """Labelled cells that ship with a checkpoint, as latents alone: what new cells are compared with.
 
 ``reference.safetensors`` lies beside the weights and holds a byte for each coordinate: coordinate ``j`` of cell ``i``
-is ``latents[i, j] * scale[j] + center[j]``. Names, the distance at which cells count as unknown, and the digest of the
-weights that made the latents are JSON in its metadata. There is no expression in it.
+is ``latents[i, j] * scale[j] + center[j]``. Names and the digest of the weights that made the latents are JSON in its
+metadata. There is no expression in it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from scdiva_core.errors import CheckpointError
 from scdiva_core.model.companion import Shapes, Told, check_names, read_companion, refuse, write_companion
 
 REFERENCE_FILE = "reference.safetensors"
 
 NEIGHBORS = 15
 """Reference cells that a cell is compared with."""
-
-NOVELTY_QUANTILE = 0.99
-"""Share of the reference's own cells that lie nearer to their like than the distance called its novelty."""
 
 _TYPES = {"latents": "I8", "center": "F32", "scale": "F32", "labels": "I16", "study_of": "I16"}
 _STEPS = 127  # of a signed byte to either side of the centre
@@ -49,8 +43,6 @@ class Reference:
         Names of the studies that the cells are of.
     study_of
         int16 ``[n]`` index into ``studies``.
-    novelty
-        Distance beyond which a cell is unlike the reference, see `own_novelty`.
     weights
         SHA-256 of the weights file that made the latents, in hexadecimal.
     """
@@ -61,7 +53,6 @@ class Reference:
     names: tuple[str, ...]
     studies: tuple[str, ...]
     study_of: NDArray[np.int16]
-    novelty: float
     weights: str
 
     def __len__(self) -> int:
@@ -87,7 +78,7 @@ class Reference:
             "study_of": self.study_of.astype(np.int16),
         }
         told = {"ids": self.ids, "names": self.names, "studies": self.studies}
-        write_companion(path, tensors, {**told, "novelty": self.novelty, "weights": self.weights})
+        write_companion(path, tensors, {**told, "weights": self.weights})
 
     @classmethod
     def load(cls, path: str | Path, weights: str | None = None) -> Reference:
@@ -117,52 +108,14 @@ class Reference:
             names=tuple(told["names"]),
             studies=tuple(told["studies"]),
             study_of=tensors["study_of"],
-            novelty=float(told["novelty"]),
             weights=told["weights"],
         )
-
-
-def own_novelty(latents: NDArray[np.float32], labels: NDArray[np.integer], k: int = NEIGHBORS) -> float:
-    """Distance that 99 of 100 reference cells keep below.
-
-    A cell's distance is the mean of those to its ``k`` nearest other cells of the same label (all of them, where there
-    are fewer); cells that are alone with their label do not count.
-
-    Parameters
-    ----------
-    latents
-        float32 ``[n, d]``.
-    labels
-        int ``[n]``.
-    k
-        Neighbours.
-
-    Raises
-    ------
-    CheckpointError
-        No two cells of one label lie apart, so that there is no distance to go by.
-    """
-    distances = [np.zeros(1, np.float32)]
-    for label in np.unique(labels):
-        cells = torch.from_numpy(latents[labels == label])
-        if len(cells) < 2:
-            continue
-        apart = torch.cdist(cells, cells, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(math.inf)
-        distances.append(apart.topk(min(k, len(cells) - 1), largest=False).values.mean(dim=1).numpy())
-    novelty = float(np.quantile(np.concatenate(distances[1:] or distances), NOVELTY_QUANTILE))
-    if not novelty > 0:
-        msg = f"Among the {len(latents):,} reference cells no two of one label lie apart."
-        raise CheckpointError(msg, "Take more cells of each label.")
-    return novelty
 
 
 def _check(path: Path, told: Told, shapes: Shapes) -> None:
     check_names(path, told)
     if not isinstance(told["studies"], list) or not all(isinstance(name, str) for name in told["studies"]):
         refuse(path, "has names that are no text")
-    novelty = float(told["novelty"])
-    if not 0 < novelty < math.inf:
-        refuse(path, f"has the novelty {novelty}, which is no distance")
     shape = shapes["latents"]
     if len(shape) != 2 or min(shape) < 1:
         refuse(path, f"has latents of shape {shape}, expected cells and coordinates")

@@ -40,6 +40,8 @@ class LabelCalls:
         float32 ``[n]`` in [0, 1], of its probability over the runner-up's.
     entropy
         float32 ``[n]`` of all probabilities, in nats over the logarithm of the number of labels: 0 sure, 1 clueless.
+    probabilities
+        float16 ``[n, len(ids)]`` of all labels; None for a source that has none, such as a column.
     """
 
     source: str
@@ -51,6 +53,7 @@ class LabelCalls:
     probability: NDArray[np.float32]
     margin: NDArray[np.float32]
     entropy: NDArray[np.float32]
+    probabilities: NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.best)
@@ -93,6 +96,7 @@ class LabelCalls:
             probability=_from_0_to_1(tops[0]),
             margin=_from_0_to_1(tops[0] - tops[1]),
             entropy=_from_0_to_1(entropy),
+            probabilities=probabilities.astype(np.float16),
         )
 
 
@@ -107,7 +111,7 @@ def with_unknown(calls: LabelCalls, novelty: NDArray[np.floating]) -> LabelCalls
     calls
         Of any source.
     novelty
-        float ``[n]`` of `scdiva_core.tasks.label_sources.neighbor_calls`; cells above 1 are unknown.
+        float ``[n]`` of `scdiva_core.tasks.novelty.novelty`; cells above 1 are unknown.
     """
     strange = (np.asarray(novelty) > 1) & (calls.best != UNKNOWN)
     best, runner_up = calls.best, calls.runner_up

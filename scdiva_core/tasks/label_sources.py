@@ -17,6 +17,7 @@ from scdiva_core.model.markers import Marker, MarkerTable
 from scdiva_core.model.network import ScDiVaModel
 from scdiva_core.model.reference import NEIGHBORS, Reference
 from scdiva_core.tasks.annotation import UNKNOWN, LabelCalls
+from scdiva_core.tasks.novelty import check_width
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
 
 MARKER_TEMPERATURE = 0.25
@@ -71,8 +72,8 @@ def neighbor_calls(
     *,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
-) -> tuple[LabelCalls, NDArray[np.float32]]:
-    """Name cells by their nearest reference cells, and say how far from all of them they lie.
+) -> LabelCalls:
+    """Name cells by their nearest reference cells.
 
     Each neighbour votes for its label with the inverse of its Euclidean distance (Dudani 1976 in scikit-learn's form);
     at distance 0 only the neighbours that lie there vote.
@@ -88,24 +89,15 @@ def neighbor_calls(
     progress, cancelled
         Called between blocks of cells.
 
-    Returns
-    -------
-    tuple of LabelCalls and ndarray
-        Labels, and novelty float32 ``[n]``: mean distance to the k neighbours over the reference's own, so that above
-        1 a cell is further away than 99 of 100 reference cells are from their like.
-
     Raises
     ------
     CheckpointError
         Latents and reference have different numbers of coordinates.
     """
-    if latents.shape[1] != reference.latents.shape[1]:
-        sizes = f"{reference.latents.shape[1]} coordinates, these cells {latents.shape[1]}"
-        msg = f"The reference has {sizes}."
-        raise CheckpointError(msg, "Embed the cells with the checkpoint that the reference belongs to.")
+    check_width(reference, latents)
     search = NearestNeighbors(n_neighbors=min(k, len(reference)), algorithm="brute").fit(reference.latents)
     width = len(reference.ids)
-    probabilities, novelty = np.empty((len(latents), width), np.float32), np.empty(len(latents), np.float32)
+    probabilities = np.empty((len(latents), width), np.float32)
     for start in range(0, len(latents), _BLOCK):
         stop_if(cancelled)
         progress(start, len(latents), "Comparing cells with the reference")
@@ -114,9 +106,8 @@ def neighbor_calls(
         rows = np.arange(len(votes))[:, None] * width
         tally = np.bincount((rows + reference.labels[places]).ravel(), votes.ravel(), minlength=len(votes) * width)
         probabilities[start : start + _BLOCK] = tally.reshape(-1, width)
-        novelty[start : start + _BLOCK] = distances.mean(axis=1) / reference.novelty
     progress(len(latents), len(latents), "Comparing cells with the reference")
-    return LabelCalls.from_probabilities("knn", reference.ids, reference.names, probabilities), novelty
+    return LabelCalls.from_probabilities("knn", reference.ids, reference.names, probabilities)
 
 
 def marker_calls(

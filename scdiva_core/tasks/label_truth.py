@@ -36,7 +36,8 @@ class TruthCheck:
     unknown
         Share of the judged cells that are called unknown.
     confidence, correct
-        float32 and bool ``[m]`` of those that have a label.
+        float32 and bool ``[m]`` of those that have a label. Confidence is in the true terms' words: that of all labels
+        that become the same term together, where the source tells them.
     calibration_error
         Mean distance of the two, see `scdiva_core.metrics.classification.expected_calibration_error`; None when no cell
         has a label.
@@ -98,7 +99,7 @@ def check_labels(calls: LabelCalls, truth: pd.Series, ontology: CellOntology) ->
     right = said == true_codes
     counts = np.bincount(true_codes[judged])
     both = judged & has_label
-    confidence, correct = calls.probability[both], right[both]
+    confidence, correct = _confidence(calls, np.array([*resolved, None], object), both), right[both]
     sizes = np.bincount(codes[codes >= 0], minlength=len(values))
     return TruthCheck(
         n_judged=int(judged.sum()),
@@ -112,6 +113,19 @@ def check_labels(calls: LabelCalls, truth: pd.Series, ontology: CellOntology) ->
         meanings=meanings,
         left_out={value: int(sizes[place]) for place, value in enumerate(values) if value not in meanings},
     )
+
+
+def _confidence(calls: LabelCalls, resolved: NDArray[np.object_], cells: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Probability that each of some cells is of the term that its label becomes; ``resolved`` names it, or None."""
+    if calls.probabilities is None:
+        return calls.probability[cells]
+    confidence, best = calls.probability[cells], calls.best[cells]
+    for term in set(resolved) - {None}:
+        labels = np.flatnonzero(resolved[:-1] == term)
+        said = np.isin(best, labels)
+        together = calls.probabilities[np.flatnonzero(cells)[said]][:, labels].sum(axis=1, dtype=np.float32)
+        confidence[said] = np.minimum(together, 1)
+    return confidence
 
 
 def label_meanings(values: Iterable[str], ontology: CellOntology) -> dict[str, str]:

@@ -11,6 +11,7 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
 
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError
@@ -21,6 +22,12 @@ FIT_CELLS = 50_000
 
 N_TOP_GENES = 2000
 """Highly variable genes that PCA sees (scanpy's usual number)."""
+
+NEIGHBORS = 15
+"""Nearest cells that are heard about each cell."""
+
+EXACT_CELLS = 20_000
+"""Cells up to which neighbours are searched exactly; beyond, pynndescent finds nearly all of them in far less time."""
 
 _FEWEST_CELLS = 5
 
@@ -142,6 +149,44 @@ def project(
         representation,
         settings,
     )
+
+
+def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: int = 0) -> NDArray[np.int64]:
+    """Find each cell's nearest others by Euclidean distance.
+
+    Parameters
+    ----------
+    vectors
+        ``[n, d]``.
+    k
+        Neighbours; all other cells where there are fewer.
+    seed
+        Of the approximate search, see `EXACT_CELLS`.
+
+    Returns
+    -------
+    ndarray
+        int64 ``[n, k]`` places, the nearest first; never the cell itself.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two cells.
+    """
+    n_cells = len(vectors)
+    if n_cells < 2:
+        msg = f"{n_cells} cells have no neighbours."
+        raise DataError(msg, "Choose a larger data set.")
+    k, vectors = min(k, n_cells - 1), np.ascontiguousarray(vectors, np.float32)
+    if n_cells <= EXACT_CELLS:
+        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
+        return search.kneighbors(return_distance=False).astype(np.int64)
+    import umap.umap_ as umap  # seconds to import
+
+    found = umap.nearest_neighbors(vectors, k + 1, "euclidean", {}, False, np.random.RandomState(seed))[0]
+    # A cell usually finds itself first; among equal cells it may come later, or not at all.
+    own = found == np.arange(n_cells)[:, None]
+    return np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[:, :k].astype(np.int64)
 
 
 def compile_ahead() -> threading.Thread:

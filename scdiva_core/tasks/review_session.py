@@ -11,20 +11,14 @@ from datetime import UTC, datetime
 import anndata
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from scdiva_core.annotations.events import Event, StartingLabels
 from scdiva_core.annotations.replay import AnnotationState
 from scdiva_core.data.ontology import CellOntology
 from scdiva_core.errors import DataError
 from scdiva_core.tasks.annotation import UNKNOWN, LabelCalls
+from scdiva_core.tasks.neighbors import NEIGHBORS
 from scdiva_core.tasks.review import ReviewItem, doubt, neighbor_votes, review_queue
-
-NEIGHBORS = 15
-"""Nearest cells that are heard about each cell's label."""
-
-EXACT_CELLS = 20_000
-"""Cells up to which neighbours are searched exactly; beyond, pynndescent finds nearly all of them in far less time."""
 
 FEWEST_TO_SPLIT = 10
 """Cells that a set must have to be clustered again (our choice)."""
@@ -44,11 +38,14 @@ class LabelSettings:
         Of ``obs``.
     unknown
         Whether cells unlike the reference are called unknown.
+    batch_key
+        Column of ``obs`` with batches that may each lie off the reference; None for none.
     """
 
     sources: tuple[str, ...]
     columns: tuple[str, ...] = ()
     unknown: bool = True
+    batch_key: str | None = None
 
     def to_text(self) -> str:
         """JSON, kept as the reason of the log's ``begin`` entry, so that a review finds its labels again."""
@@ -66,7 +63,8 @@ class LabelSettings:
         try:
             values = json.loads(text)
             sources, columns = (tuple(map(str, values[name])) for name in ("sources", "columns"))
-            return cls(sources, columns, bool(values["unknown"]))
+            batch_key = values.get("batch_key")
+            return cls(sources, columns, bool(values["unknown"]), None if batch_key is None else str(batch_key))
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -163,44 +161,6 @@ def unreviewed(starting: StartingLabels, *, data_sha256: str, model_sha256: str,
     return Event(1, time, "begin", who, why, data_sha256, starting.n_obs, model_sha256, **given)
 
 
-def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: int = 0) -> NDArray[np.int64]:
-    """Find each cell's nearest others by Euclidean distance.
-
-    Parameters
-    ----------
-    vectors
-        ``[n, d]``.
-    k
-        Neighbours; all other cells where there are fewer.
-    seed
-        Of the approximate search, see `EXACT_CELLS`.
-
-    Returns
-    -------
-    ndarray
-        int64 ``[n, k]`` places, the nearest first; never the cell itself.
-
-    Raises
-    ------
-    DataError
-        There are fewer than two cells.
-    """
-    n_cells = len(vectors)
-    if n_cells < 2:
-        msg = f"{n_cells} cells have no neighbours."
-        raise DataError(msg, "Choose a larger data set.")
-    k, vectors = min(k, n_cells - 1), np.ascontiguousarray(vectors, np.float32)
-    if n_cells <= EXACT_CELLS:
-        search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
-        return search.kneighbors(return_distance=False).astype(np.int64)
-    import umap.umap_ as umap  # seconds to import
-
-    found = umap.nearest_neighbors(vectors, k + 1, "euclidean", {}, False, np.random.RandomState(seed))[0]
-    # A cell usually finds itself first; among equal cells it may come later, or not at all.
-    own = found == np.arange(n_cells)[:, None]
-    return np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[:, :k].astype(np.int64)
-
-
 def disagreement(calls: LabelCalls, others: Sequence[LabelCalls], ontology: CellOntology) -> NDArray[np.float32]:
     """Share of other sources that contradict each label.
 
@@ -248,7 +208,7 @@ def prepare_review(
     others
         All other sources' labels of the same cells; perhaps none.
     neighbors
-        ``[n, k]`` of `nearest_cells`.
+        ``[n, k]`` of `scdiva_core.tasks.neighbors.nearest_cells`.
     clusters
         ``[n]`` cluster numbers.
     novelty

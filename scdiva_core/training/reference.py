@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.errors import CheckpointError
 from scdiva_core.model.network import ScDiVaModel
-from scdiva_core.model.reference import Reference, own_novelty
+from scdiva_core.model.reference import Reference
 from scdiva_core.training.batches import make_batch
 
 _CELLS = 32
@@ -87,7 +87,6 @@ def build_reference(model: ScDiVaModel, corpus: Corpus, *, per_class: int = 100,
         names=tuple(corpus.manifest["class_names"]),
         studies=tuple(dataset["name"] for dataset in corpus.manifest["datasets"]),
         study_of=corpus.dataset_of[cells],
-        novelty=own_novelty(whole, labels),
         weights=model.sha256,
     )
 

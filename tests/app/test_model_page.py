@@ -122,6 +122,7 @@ def test_the_evaluation_is_a_table_with_the_best_in_bold(open_model: Open, measu
     assert table["PCA on the set"].tolist() == ["**0.920 ± 0.010**", "0.940 ± 0.010", "**0.930 ± 0.010**"]
     assert table.index[0] == r"Blood, \<b\>3k\</b\>"
     assert len(page.get("plotly_chart")) == 1
+    assert {"PNG", "SVG", "HTML"} <= {button.label for button in page.get("download_button")}
     assert "Share of cells whose 15 nearest neighbours" in texts(page)
     words = next(block.value for block in page.markdown if block.value.startswith("**In words:**"))
     assert r"above on 1 \(Lung\), level on none, below on 1 \(Blood" in words

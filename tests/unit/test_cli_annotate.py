@@ -39,7 +39,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def checkpoint(tiny_config: Callable[..., ScDiVaConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with every source; some cells of ``kang.h5ad`` lie beyond its reference, others do not."""
     folder = write_naming_checkpoint(tmp_path_factory.mktemp("naming"), tiny_config)
-    nearer(folder, 0.7)
+    nearer(folder, 0.3)
     return folder
 
 

@@ -22,6 +22,7 @@ from scdiva_core.engine_annotation import (
     Annotated,
     annotate,
     available_sources,
+    preselected,
     stored_annotation,
 )
 from scdiva_core.errors import Cancelled, CheckpointError, DataError
@@ -35,6 +36,8 @@ from scdiva_core.store import ResultStore
 from scdiva_core.tasks.annotation import UNKNOWN, LabelCalls
 from scdiva_core.tasks.consensus import consensus
 from scdiva_core.tasks.label_sources import column_calls, head_calls, marker_calls, neighbor_calls
+from scdiva_core.tasks.neighbors import nearest_cells
+from scdiva_core.tasks.novelty import novelty, strangeness
 from scdiva_core.tasks.profile_sources import joint_calls, profile_calls, profile_scores
 from scdiva_core.training.companions import write_companions
 from tests.labelled_corpus import write_labelled_files, write_tables
@@ -137,7 +140,7 @@ def said_by(source: str, engine: Engine, dataset: H5adDataset) -> LabelCalls:
     if source == "head":
         return head_calls(engine.model, latents)
     if source == "knn":
-        return neighbor_calls(Reference.load(engine.folder / REFERENCE_FILE), latents)[0]
+        return neighbor_calls(Reference.load(engine.folder / REFERENCE_FILE), latents)
     if source == "markers":
         return marker_calls(MarkerTable.load(engine.folder / MARKERS_FILE), dataset)
     scores = profile_scores(profiles, dataset)
@@ -156,7 +159,8 @@ def test_each_source_says_what_its_own_function_says(source: str, engine: Engine
     same(found.labels(source), said_by(source, engine, dataset))
     assert len(np.unique(found.labels(source).best)) > 1 or source == "head", "the untrained head may know one type"
     reference = Reference.load(engine.folder / REFERENCE_FILE)
-    np.testing.assert_array_equal(found.novelty, neighbor_calls(reference, engine.embed(dataset))[1])
+    latents = engine.embed(dataset)
+    np.testing.assert_array_equal(found.novelty, novelty(strangeness(reference, latents, nearest_cells(latents))))
 
 
 def test_sources_and_columns_come_in_the_order_asked_for_with_their_consensus(
@@ -251,15 +255,19 @@ def test_what_was_finished_before_a_cancel_is_kept(engine: Engine, dataset: H5ad
 
 
 def nearer(folder: Path, share: float) -> None:
-    """Rewrite a reference as if its own cells lay nearer to each other."""
+    """Rewrite a reference as if the cells of each type lay nearer to each other."""
     reference = Reference.load(folder / REFERENCE_FILE)
-    replace(reference, novelty=reference.novelty * share).save(folder / REFERENCE_FILE)
+    latents = reference.latents.copy()
+    for label in np.unique(reference.labels):
+        own = reference.labels == label
+        latents[own] = latents[own].mean(axis=0) * (1 - share) + latents[own] * share
+    replace(reference, latents=latents).save(folder / REFERENCE_FILE)
 
 
 def test_cells_beyond_the_reference_are_unknown_to_every_source_but_the_users(
     altered: Path, store: ResultStore, dataset: H5adDataset
 ) -> None:
-    nearer(altered, 0.5)
+    nearer(altered, 0.3)
     engine = Engine(altered, "cpu", store)
     plain = annotate(engine, dataset, SOURCES, columns=["cell_type"], unknown=False)
     found = annotate(engine, dataset, SOURCES, columns=["cell_type"])
@@ -274,6 +282,28 @@ def test_cells_beyond_the_reference_are_unknown_to_every_source_but_the_users(
         assert np.array_equal(now.probability, before.probability)
     same(plain.labels("obs: cell_type"), found.labels("obs: cell_type"))
     assert (found.labels("consensus").best[strange] == UNKNOWN).all(), "five sources against the column"
+
+
+def test_batches_are_compared_with_the_reference_one_by_one(
+    altered: Path, store: ResultStore, dataset: H5adDataset
+) -> None:
+    nearer(altered, 0.3)
+    engine = Engine(altered, "cpu", store)
+    whole = annotate(engine, dataset, ["knn"])
+    apart = annotate(engine, dataset, ["knn"], batch_key="cell_type")
+    reference, latents = Reference.load(engine.folder / REFERENCE_FILE), engine.embed(dataset)
+    strange = strangeness(reference, latents, engine.neighbors(dataset))
+    np.testing.assert_array_equal(apart.novelty, novelty(strange, dataset.obs["cell_type"]))
+    assert not np.array_equal(apart.novelty, whole.novelty)
+    with pytest.raises(DataError, match="has no column 'site'"):
+        annotate(engine, dataset, ["knn"], batch_key="site")
+
+
+def test_a_review_begins_with_sources_that_can_contradict_each_other() -> None:
+    assert preselected(SOURCES) == ("scdiva", "profiles", "knn")
+    assert preselected(("head", "knn", "markers")) == ("knn",)
+    assert preselected(("head", "markers")) == ("head",)
+    assert preselected(()) == ()
 
 
 def test_without_a_reference_there_is_no_novelty_and_nothing_is_unknown(
@@ -300,7 +330,7 @@ def test_another_reference_markers_or_temperature_are_another_result(
     altered: Path, engine: Engine, store: ResultStore, dataset: H5adDataset
 ) -> None:
     first = annotate(engine, dataset, ["scdiva", "head", "knn", "markers"])
-    nearer(altered, 0.5)
+    nearer(altered, 0.3)
     markers = MarkerTable.load(altered / MARKERS_FILE)
     MarkerTable(tuple(row for row in markers.rows if row.ontology_id != "CL:0000236")).save(altered / MARKERS_FILE)
     other = Engine(altered, "cpu", store)
@@ -310,7 +340,7 @@ def test_another_reference_markers_or_temperature_are_another_result(
         assert stored_annotation(other, dataset, [source]) is None
     second = annotate(other, dataset, ["scdiva", "head", "knn", "markers"])
     assert sizes == [], "the weights are the same, and so is the embedding"
-    np.testing.assert_allclose(second.novelty, first.novelty * 2, rtol=1e-5)
+    assert not np.allclose(second.novelty, first.novelty)
     assert "CL:0000236" not in second.labels("markers").ids
     assert second.labels("head").entropy.mean() > first.labels("head").entropy.mean()
     all_same(annotate(engine, dataset, ["scdiva", "head", "knn", "markers"]), first)

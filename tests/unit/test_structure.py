@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "jobs_claims": {"jobs_queue"},
     "jobs": {"errors", "jobs_queue", "jobs_claims"},
     "jobs_worker": {"errors", "jobs_queue", "jobs_claims"},
-    "figures": set(),
+    "figures": {"errors"},
     "metrics": set(),
     "cli": {*_ENGINE, "engine", "cli_annotate", "cli_evaluate", "cli_finetune"},
     "cli_annotate": {"errors", "data", "annotations", "tasks", "engine", "engine_annotation"},

@@ -54,7 +54,7 @@ def test_sources_are_chosen_and_explained(open_page: Open) -> None:
     page = open_page()
     sources = page.multiselect(key="label-source-names")
     assert len(sources.options) == 5
-    assert sources.value == ["scdiva"]
+    assert sources.value == ["scdiva", "profiles", "knn"]
     assert "a vote of the labelled reference cells" in texts(page)
     sources.set_value([]).run()
     assert page.button(key="annotate").disabled
@@ -88,7 +88,7 @@ def test_the_picture_shows_labels_confidence_disagreement_and_novelty(open_page:
     for way, said in (
         ("confidence", "The probability that the source gives"),
         ("disagreement", "Share of the other sources that say something else"),
-        ("novelty", "Distance to the nearest reference cells"),
+        ("novelty", "Distance to the nearest type of the reference"),
         ("label", "Grey cells are unknown"),
     ):
         page.segmented_control(key="label-colour").set_value(way).run()

@@ -11,7 +11,8 @@ import plotly.graph_objects as go
 import pytest
 
 from scdiva_core.figures.scatter import Canvas, category_scatter, value_scatter
-from scdiva_core.figures.static import plain, render
+from scdiva_core.figures.static import render
+from scdiva_core.figures.static_style import plain
 from scdiva_core.figures.violin import violins
 
 GENERATOR = np.random.default_rng(0)

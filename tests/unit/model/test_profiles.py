@@ -21,7 +21,15 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import multivariate_normal
 
 from scdiva_core.errors import CheckpointError, DataError
-from scdiva_core.model.profiles import FEWEST_GENES, LARGEST, PROFILES_FILE, Profiles, joint_logits
+from scdiva_core.model.profiles import (
+    FEWEST_GENES,
+    HEAD_WEIGHT,
+    LARGEST,
+    PROFILES_FILE,
+    SHARE_POWER,
+    Profiles,
+    joint_logits,
+)
 
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()
 GENES = np.arange(5, 5 + 3 * 80, 3, dtype=np.int32)
@@ -56,7 +64,7 @@ def density(profiles: Profiles, kept: np.ndarray, values: np.ndarray) -> np.ndar
     share = distance(profiles, kept) / distance(profiles, np.arange(80))
     z = np.minimum((values - profiles.mean[kept]) / profiles.deviation[kept], LARGEST)
     found = [multivariate_normal(center[kept], covariance).logpdf(z) for center in profiles.centers]
-    return np.stack(found, axis=1) / share**0.5
+    return np.stack(found, axis=1) / share**SHARE_POWER
 
 
 def distance(profiles: Profiles, kept: np.ndarray) -> float:
@@ -100,9 +108,9 @@ def test_too_few_genes_are_refused_with_their_number() -> None:
         made().over(np.array([], int))
 
 
-def test_what_both_say_is_the_product_of_what_each_says() -> None:
+def test_what_both_say_is_the_weighted_product_of_what_each_says() -> None:
     one, two = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
-    product = one.softmax(dim=1) * two.softmax(dim=1)
+    product = one.softmax(dim=1) ** HEAD_WEIGHT * two.softmax(dim=1)
     expected = product / product.sum(dim=1, keepdim=True)
     torch.testing.assert_close(joint_logits(one, two).softmax(dim=1), expected)
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from scdiva_core.errors import CheckpointError
-from scdiva_core.model.reference import REFERENCE_FILE, Reference, own_novelty
+from scdiva_core.model.reference import REFERENCE_FILE, Reference
 
 WEIGHTS = hashlib.sha256(b"weights").hexdigest()
 
@@ -31,7 +31,6 @@ def made(n: int = 60, d: int = 8, weights: str = WEIGHTS) -> Reference:
         names=("B cell", "natural killer cell", "classical monocyte"),
         studies=("one", "zwei \N{LATIN SMALL LETTER E WITH ACUTE}"),
         study_of=(np.arange(n) % 2).astype(np.int16),
-        novelty=1.2345678901234567,
         weights=weights,
     )
 
@@ -44,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_reference_is_given_back(path: Path) -> None:
     saved, loaded = made(), Reference.load(path, WEIGHTS)
-    for name in ("ids", "names", "studies", "novelty", "weights"):
+    for name in ("ids", "names", "studies", "weights"):
         assert getattr(loaded, name) == getattr(saved, name)
     for name in ("labels", "study_of"):
         assert np.array_equal(getattr(loaded, name), getattr(saved, name))
@@ -160,11 +159,6 @@ def test_tensors_that_do_not_fit_are_named(
         ({"ids": ["CL:0000236", "CL:0000236", "CL:0000860"]}, "2 different ids for 3 names"),
         ({"names": ["B cell"]}, "3 different ids for 1 names"),
         ({"studies": []}, "study_of from 0 to 1, but 0 to choose from"),
-        ({"novelty": "far"}, "does not say"),
-        ({"novelty": 0}, r"the novelty 0\.0, which is no distance"),
-        ({"novelty": -1.0}, r"the novelty -1\.0"),
-        ({"novelty": float("nan")}, "the novelty nan"),
-        ({"novelty": float("inf")}, "the novelty inf"),
     ],
 )
 def test_metadata_that_cannot_be_are_refused(path: Path, told: dict[str, Any], message: str) -> None:
@@ -178,33 +172,3 @@ def test_a_file_without_metadata_is_refused(path: Path, metadata: dict[str, str]
     save_file(load_file(path), path, metadata)
     with pytest.raises(CheckpointError, match="does not say what it holds"):
         Reference.load(path, WEIGHTS)
-
-
-def test_novelty_is_of_nearest_cells_of_the_same_label() -> None:
-    """On a line: 0, 1 and 3 of one label, 2 and 7 of another, 100 alone with its own."""
-    latents = np.array([[0], [2], [1], [100], [3], [7]], np.float32)
-    labels = np.array([0, 1, 0, 2, 0, 1])
-    nearest = [1, 1, 2, 5, 5]
-    assert own_novelty(latents, labels, k=1) == pytest.approx(np.quantile(nearest, 0.99))
-    two_nearest = [(1 + 3) / 2, (1 + 2) / 2, (2 + 3) / 2, 5, 5]
-    assert own_novelty(latents, labels, k=2) == pytest.approx(np.quantile(two_nearest, 0.99))
-    assert own_novelty(latents, labels) == own_novelty(latents, labels, k=2), "there are no fifteen"
-
-
-def test_99_of_100_reference_cells_keep_below_their_novelty() -> None:
-    rng = np.random.default_rng(1)
-    latents, labels = rng.normal(size=(600, 4)).astype(np.float32), np.repeat([0, 1, 2], 200)
-    novelty = own_novelty(latents, labels)
-    beyond = 0
-    for label in range(3):
-        own = latents[labels == label].astype(float)
-        apart = np.sort(np.linalg.norm(own[:, None] - own[None], axis=2), axis=1)
-        beyond += (apart[:, 1:16].mean(axis=1) > novelty).sum()
-    assert beyond == 6
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 2], [0, 0, 0]], ids=["each alone", "all alike"])
-def test_a_reference_without_distances_is_refused(labels: list[int]) -> None:
-    latents = np.ones((3, 2), np.float32)
-    with pytest.raises(CheckpointError, match="Among the 3 reference cells no two of one label lie apart"):
-        own_novelty(latents, np.array(labels))

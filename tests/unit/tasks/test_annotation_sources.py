@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
 from scdiva_core.data.h5ad import H5adDataset, open_h5ad
@@ -19,9 +18,9 @@ from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import Cancelled, CheckpointError, DataError
 from scdiva_core.model.markers import Marker, MarkerTable, Sign
 from scdiva_core.model.network import CellLabels, ScDiVaModel
-from scdiva_core.model.reference import Reference, own_novelty
+from scdiva_core.model.reference import Reference
 from scdiva_core.tasks import label_sources
-from scdiva_core.tasks.annotation import LabelCalls, with_unknown
+from scdiva_core.tasks.annotation import LabelCalls
 from scdiva_core.tasks.label_sources import column_calls, head_calls, marker_calls, neighbor_calls
 
 DEMO = Path(__file__).resolve().parents[3] / "assets" / "demo"
@@ -30,9 +29,9 @@ T_CELL = "CL:0000084"
 IDS, NAMES = tuple(zip(B, NK, MONO, strict=True))
 
 
-def reference(latents: np.ndarray, labels: list[int] | np.ndarray, novelty: float = 1.0) -> Reference:
+def reference(latents: np.ndarray, labels: list[int] | np.ndarray) -> Reference:
     labels = np.asarray(labels, np.int16)
-    return Reference(np.asarray(latents, np.float32), labels, IDS, NAMES, ("one",), 0 * labels, novelty, "0" * 64)
+    return Reference(np.asarray(latents, np.float32), labels, IDS, NAMES, ("one",), 0 * labels, "0" * 64)
 
 
 def says(calls: LabelCalls) -> list[str]:
@@ -64,13 +63,12 @@ def test_the_head_is_calibrated_by_its_temperature(model: ScDiVaModel, token_bat
 
 def test_blocks_do_not_show(model: ScDiVaModel, monkeypatch: pytest.MonkeyPatch) -> None:
     latents = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32)
-    whole = head_calls(model, latents), *neighbor_calls(reference(latents[:20], np.arange(20) % 3), latents)
+    whole = head_calls(model, latents), neighbor_calls(reference(latents[:20], np.arange(20) % 3), latents)
     monkeypatch.setattr(label_sources, "_BLOCK", 7)
-    parts = head_calls(model, latents), *neighbor_calls(reference(latents[:20], np.arange(20) % 3), latents)
-    for one, two in zip(whole[:2], parts[:2], strict=True):
+    parts = head_calls(model, latents), neighbor_calls(reference(latents[:20], np.arange(20) % 3), latents)
+    for one, two in zip(whole, parts, strict=True):
         assert np.array_equal(one.best, two.best)
         np.testing.assert_allclose(one.probability, two.probability, rtol=1e-5)
-    np.testing.assert_allclose(whole[2], parts[2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("lacks", ["head", "names"])
@@ -85,21 +83,20 @@ def test_a_checkpoint_that_names_no_types_is_refused(tiny_model: Callable[..., S
 
 def test_neighbours_vote_by_the_inverse_of_their_distance() -> None:
     """A cell at 0; reference cells at 1 (B), -2 (NK), 4 (B), and one far away."""
-    calls, novelty = neighbor_calls(reference([[1], [-2], [4], [100]], [0, 1, 0, 2], 0.5), np.zeros((1, 1), "f4"), k=3)
+    calls = neighbor_calls(reference([[1], [-2], [4], [100]], [0, 1, 0, 2]), np.zeros((1, 1), "f4"), k=3)
     weights = np.array([1 / 1 + 1 / 4, 1 / 2]) / (1 / 1 + 1 / 2 + 1 / 4)
     assert says(calls) == ["B cell"]
     assert calls.names[calls.runner_up[0]] == "natural killer cell"
     assert calls.third.tolist() == [-1]
     assert calls.probability[0] == pytest.approx(weights[0])
     assert calls.margin[0] == pytest.approx(weights[0] - weights[1])
-    assert novelty.tolist() == pytest.approx([(1 + 2 + 4) / 3 / 0.5])
-    assert (calls.source, novelty.dtype) == ("knn", np.float32)
+    assert calls.source == "knn"
+    np.testing.assert_allclose(calls.probabilities, [[*weights, 0]], atol=1e-3)
 
 
 def test_a_cell_on_top_of_a_reference_cell_is_of_its_type() -> None:
-    calls, novelty = neighbor_calls(reference([[3], [3], [4]], [2, 2, 0]), np.array([[3]], np.float32))
+    calls = neighbor_calls(reference([[3], [3], [4]], [2, 2, 0]), np.array([[3]], np.float32))
     assert (says(calls), calls.probability.tolist()) == (["classical monocyte"], [1.0])
-    assert novelty.tolist() == pytest.approx([1 / 3]), "all three, for there are no fifteen"
 
 
 def test_votes_are_scikit_learns() -> None:
@@ -107,7 +104,7 @@ def test_votes_are_scikit_learns() -> None:
     known, labels = rng.normal(size=(90, 5)).astype(np.float32), rng.integers(0, 3, 90)
     cells = rng.normal(size=(40, 5)).astype(np.float32)
     expected = KNeighborsClassifier(15, weights="distance").fit(known, labels).predict_proba(cells)
-    calls, _ = neighbor_calls(reference(known, labels), cells)
+    calls = neighbor_calls(reference(known, labels), cells)
     assert calls.best.tolist() == expected.argmax(axis=1).tolist()
     np.testing.assert_allclose(calls.probability, expected.max(axis=1), rtol=1e-4)
 
@@ -124,46 +121,6 @@ def test_the_search_tells_how_far_it_is_and_stops(monkeypatch: pytest.MonkeyPatc
     assert seen == [(0, 25), (10, 25), (20, 25), (25, 25)]
     with pytest.raises(Cancelled):
         neighbor_calls(known, np.ones((25, 4), np.float32), cancelled=lambda: True)
-
-
-PBMC = {"B": "B", "CD14 Monocytes": "mono", "FCGR3A Monocytes": "mono", "NK": "NK", "CD8 T": "T", "CD4 T": "T"}
-
-
-@pytest.fixture(scope="module")
-def components() -> tuple[np.ndarray, np.ndarray]:
-    """Twenty principal components of 1,200 blood cells, and their types."""
-    cells = anndata.read_h5ad(DEMO / "tenx_pbmc3k.h5ad")[:1400]
-    types = cells.obs["cell_type"].astype(str).map(PBMC).fillna("").to_numpy(str)
-    counts = cells.X[types != ""].toarray().astype(np.float32)
-    log1p = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
-    variable = np.argsort(-log1p.var(axis=0), kind="stable")[:500]
-    return PCA(20, random_state=0).fit_transform(log1p[:, variable]).astype(np.float32), types[types != ""]
-
-
-@pytest.mark.parametrize("removed", ["B", "mono"])
-def test_a_type_that_the_reference_lacks_is_called_unknown(components: tuple, removed: str) -> None:
-    vectors, types = components
-    names, labels = np.unique(types, return_inverse=True)
-    known = (np.arange(len(types)) % 2 == 0) & (types != removed)
-    made = Reference(
-        vectors[known],
-        labels[known].astype(np.int16),
-        tuple(f"CL:{name}" for name in names),
-        tuple(names),
-        ("pbmc",),
-        np.zeros(known.sum(), np.int16),
-        own_novelty(vectors[known], labels[known]),
-        "0" * 64,
-    )
-    asked = np.arange(len(types)) % 2 == 1
-    calls, novelty = neighbor_calls(made, vectors[asked])
-    said, truth = np.array(says(with_unknown(calls, novelty))), types[asked]
-    unknown = {kind: np.mean(said[truth == kind] == "unknown") for kind in names}
-    others = np.mean(said[truth != removed] == "unknown")
-    assert others <= 0.1
-    assert unknown[removed] > max(rate for kind, rate in unknown.items() if kind != removed) + 0.2
-    right = said[truth != removed] == truth[truth != removed]
-    assert right.mean() > 0.8
 
 
 # Marker genes.

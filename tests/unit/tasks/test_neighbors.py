@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import anndata
 import numpy as np
 import pytest
 import scanpy as sc
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scdiva_core.data.h5ad import H5adDataset, open_h5ad
 from scdiva_core.data.vocabulary import GeneVocabulary, human_genes
 from scdiva_core.errors import Cancelled, DataError
 from scdiva_core.tasks import neighbors
-from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead, principal_components, project
+from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead, nearest_cells, principal_components, project
 
 DEMO = Path(__file__).resolve().parents[3] / "assets" / "demo"
 MAP = ProjectionSettings(n_neighbors=10)
@@ -181,3 +184,37 @@ def test_compiling_ahead_ends_and_leaves_maps_as_they_are(clouds: np.ndarray) ->
     after = project(clouds, "X_scdiva", ProjectionSettings())
     np.testing.assert_array_equal(before.coordinates, after.coordinates)
     np.testing.assert_array_equal(before.leiden, after.leiden)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**16))
+def test_neighbours_are_others_and_the_nearest(n_cells: int, k: int, seed: int) -> None:
+    # Whole numbers on a line: many cells are equal, which is where a cell may be taken for its own neighbour.
+    vectors = np.random.default_rng(seed).integers(0, 5, (n_cells, 1)).astype(float)
+    found = nearest_cells(vectors, k)
+    assert found.shape == (n_cells, min(k, n_cells - 1))
+    assert (found != np.arange(n_cells)[:, None]).all()
+    distances = np.abs(vectors - vectors.T)
+    np.fill_diagonal(distances, np.inf)
+    expected = np.sort(distances, axis=1)[:, : found.shape[1]]
+    np.testing.assert_allclose(np.take_along_axis(distances, found, axis=1), expected, atol=1e-6)
+
+
+def test_the_approximate_search_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).normal(size=(5000, 8))
+    vectors[4000:4020] = vectors[4000]  # equal cells do not find themselves first
+    exact = nearest_cells(vectors)
+    monkeypatch.setattr(neighbors, "EXACT_CELLS", 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = nearest_cells(vectors)
+    assert found.shape == exact.shape
+    assert (found != np.arange(5000)[:, None]).all()
+    others = np.r_[0:4000, 4020:5000]
+    shared = np.mean([len(set(found[row]) & set(exact[row])) / 15 for row in others])
+    assert shared > 0.9
+
+
+def test_one_cell_has_no_neighbour() -> None:
+    with pytest.raises(DataError, match="1 cells have no neighbours"):
+        nearest_cells(np.zeros((1, 3)))

@@ -14,7 +14,7 @@ from scdiva_core.data.h5ad import H5adDataset, open_h5ad
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import Cancelled, CheckpointError
 from scdiva_core.model.network import CellLabels, ScDiVaModel
-from scdiva_core.model.profiles import Profiles
+from scdiva_core.model.profiles import HEAD_WEIGHT, Profiles
 from scdiva_core.tasks import profile_sources
 from scdiva_core.tasks.label_sources import head_calls
 from scdiva_core.tasks.profile_sources import joint_calls, joint_probabilities, profile_calls, profile_scores
@@ -96,7 +96,7 @@ def test_head_and_profiles_each_have_their_say(model: ScDiVaModel) -> None:
     assert calls.source == "scdiva"
     with torch.inference_mode():
         head = torch.softmax(model.heads["annotation"](torch.from_numpy(latents)).double() / 3, dim=1).numpy()
-    product = np.sqrt(head * torch.softmax(torch.from_numpy(scores).double() / 5, dim=1).numpy())
+    product = np.sqrt(head**HEAD_WEIGHT * torch.softmax(torch.from_numpy(scores).double() / 5, dim=1).numpy())
     expected = product / product.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(joint_probabilities(model, profiles, latents, scores), expected, rtol=1e-5)
     assert calls.best.tolist() == expected.argmax(axis=1).tolist()

@@ -1,28 +1,23 @@
-"""What the review page computes: evidence by hand, items that are left, neighbours, sub-clusters."""
+"""What the review page computes: evidence by hand, items that are left, sub-clusters."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from scdiva_core.annotations.log import AnnotationLog
 from scdiva_core.annotations.replay import replay
 from scdiva_core.data.ontology import CellOntology, cell_ontology
 from scdiva_core.errors import DataError
-from scdiva_core.tasks import review_session
 from scdiva_core.tasks.annotation import LabelCalls, with_unknown
 from scdiva_core.tasks.label_sources import column_calls
 from scdiva_core.tasks.review_session import (
     LabelSettings,
     disagreement,
-    nearest_cells,
     open_items,
     prepare_review,
     starting_labels,
@@ -57,7 +52,7 @@ def column(ontology: CellOntology, *values: str | None) -> LabelCalls:
 
 
 def test_settings_survive_as_text_and_other_text_is_none() -> None:
-    settings = LabelSettings(("scdiva", "knn"), ("cell_type",), unknown=False)
+    settings = LabelSettings(("scdiva", "knn"), ("cell_type",), unknown=False, batch_key="donor")
     assert LabelSettings.from_text(settings.to_text()) == settings
     for text in ("", "because", "[]", "{}", '{"sources": 1, "columns": [], "unknown": true}'):
         assert LabelSettings.from_text(text) is None
@@ -166,40 +161,6 @@ def test_labels_can_be_exported_before_a_review_begins(head: LabelCalls, ontolog
     assert not state.can_undo
     _, of_column = starting_labels(column(ontology, "B cell", None))
     assert np.isnan(of_column).all()
-
-
-@settings(deadline=None)
-@given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**16))
-def test_neighbours_are_others_and_the_nearest(n_cells: int, k: int, seed: int) -> None:
-    # Whole numbers on a line: many cells are equal, which is where a cell may be taken for its own neighbour.
-    vectors = np.random.default_rng(seed).integers(0, 5, (n_cells, 1)).astype(float)
-    found = nearest_cells(vectors, k)
-    assert found.shape == (n_cells, min(k, n_cells - 1))
-    assert (found != np.arange(n_cells)[:, None]).all()
-    distances = np.abs(vectors - vectors.T)
-    np.fill_diagonal(distances, np.inf)
-    expected = np.sort(distances, axis=1)[:, : found.shape[1]]
-    np.testing.assert_allclose(np.take_along_axis(distances, found, axis=1), expected, atol=1e-6)
-
-
-def test_the_approximate_search_finds_nearly_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = np.random.default_rng(0).normal(size=(5000, 8))
-    vectors[4000:4020] = vectors[4000]  # equal cells do not find themselves first
-    exact = nearest_cells(vectors)
-    monkeypatch.setattr(review_session, "EXACT_CELLS", 1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = nearest_cells(vectors)
-    assert found.shape == exact.shape
-    assert (found != np.arange(5000)[:, None]).all()
-    others = np.r_[0:4000, 4020:5000]
-    shared = np.mean([len(set(found[row]) & set(exact[row])) / 15 for row in others])
-    assert shared > 0.9
-
-
-def test_one_cell_has_no_neighbour() -> None:
-    with pytest.raises(DataError, match="1 cells have no neighbours"):
-        nearest_cells(np.zeros((1, 3)))
 
 
 def test_two_kinds_of_cells_are_two_sub_clusters() -> None:
