@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from benchmarks import annotation, embedding, serialization
+from benchmarks import annotation, embedding, knockout, serialization
 
 
 def main() -> None:
@@ -16,8 +16,9 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {kind}\n")
     for table in (serialization.table, embedding.gemm_table, embedding.bucket_table):
         print(table(), end="\n\n", flush=True)
-    for text in annotation.tables():
-        print(text, end="\n\n", flush=True)
+    for tables in (annotation.tables(), knockout.tables()):
+        for text in tables:
+            print(text, end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pages._ui import (
     words,
 )
 from pages._ui.annotation_words import REVIEW
+from pages._ui.embed_first import embed_first
 from pages._ui.review_log import ReviewLog
 from pages._ui.review_session import Session, in_progress
 from scdiva_core.data.h5ad import H5adDataset
@@ -48,7 +49,7 @@ def page() -> None:
     note = frame.banner()
     found = maps.available(cells)
     if found.embedding is None:
-        annotation_work.embed_first(choice, cells)
+        embed_first(choice, cells, done="named")
         return
     log = ReviewLog(cells)
     labelled = annotation_work.labels(choice, cells, log)

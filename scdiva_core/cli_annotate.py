@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from scdiva_core.cli_progress import TerminalProgress, warn
 
 if TYPE_CHECKING:  # other commands start without it, and 'pretrain' where pandas is not installed
     import pandas as pd
@@ -83,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
     engine = Engine(options.checkpoint, options.device)
     if engine.card().random_weights:
-        _warn("these weights are random; the labels mean nothing")
+        warn("these weights are random; the labels mean nothing")
     sources = options.source or available_sources(engine)[:1]
     with engine.open(
         options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
@@ -91,13 +90,13 @@ def run(options: argparse.Namespace) -> None:
         checked_target(dataset.path, options.output)
         donors = None if options.donor is None else _donors(dataset, options.donor)
         for warning in dataset.preflight.warnings:
-            _warn(warning)
-        progress = _Progress()
+            warn(warning)
+        progress = TerminalProgress()
         options_of_labels = {"columns": options.column, "unknown": not options.no_unknown, "batch_key": options.batch}
         found = annotate(engine, dataset, sources, **options_of_labels, progress=progress)
         progress.end()
         if found.novelty is None and not options.no_unknown:
-            _warn("this checkpoint has no reference, so that no cell is called unknown")
+            warn("this checkpoint has no reference, so that no cell is called unknown")
         labels = found.labels("consensus") if found.consensus else next(iter(found.calls.values()))
         title = dataset.path.stem[:_LONGEST_TITLE]
         review = _unreviewed(engine, dataset, labels, _origin(found))
@@ -213,40 +212,10 @@ def _print_table(found: Sequence[CellType], n_obs: int, origin: str) -> None:
 
 def _warn_of_single_donors(found: Sequence[CellType], donors: pd.Series) -> None:
     if donors.nunique() < 2:
-        _warn(f"the column {donors.name!r} names fewer than two donors, so that no type can be seen in a second one")
+        warn(f"the column {donors.name!r} names fewer than two donors, so that no type can be seen in a second one")
         return
     single = [one for one in found if one.confidence is not None and one.donors < 2]
     if single:
         names = ", ".join(f"{one.name} ({one.cells:,})" for one in single[:_NAMED])
         rest = f" and {len(single) - _NAMED} more" if len(single) > _NAMED else ""
-        _warn(f"seen in one donor alone, so perhaps that donor's doing: {names}{rest}")
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
-
-
-class _Progress:
-    """One line on standard error over all steps: share done, what is going on, how long still."""
-
-    def __init__(self) -> None:
-        self._began, self._first = time.monotonic(), -1.0
-
-    def __call__(self, done: int, total: int, message: str) -> None:
-        """Report; see `scdiva_core.tasks.progress.Progress`."""
-        share, now = done / max(total, 1), time.monotonic()
-        if self._first < 0:
-            self._began, self._first = now, share
-        line, elapsed = f"{share:4.0%} {message}", now - self._began
-        if elapsed > 2 and share - self._first > 0.02:
-            line += f", about {elapsed * (1 - share) / (share - self._first):,.0f} s left"
-        if not sys.stderr.isatty():
-            print(line, file=sys.stderr, flush=True)
-            return
-        width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be written over
-        print(line[:width].ljust(width), end="\r", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leave the last line standing."""
-        if self._first >= 0 and sys.stderr.isatty():
-            print(file=sys.stderr)
+        warn(f"seen in one donor alone, so perhaps that donor's doing: {names}{rest}")

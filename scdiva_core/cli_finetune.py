@@ -1,4 +1,4 @@
-"""Command ``finetune``: teach a checkpoint the labels of one file."""
+"""Command ``finetune``: teach a checkpoint the labels or the perturbations of one file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from scdiva_core.data.h5ad import H5adDataset
 
 _HEADER = "round   seconds    cells    loss  macro-F1  accuracy"
+_PERTURBATION_HEADER = "pass   seconds    cells    loss  Spearman"
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     finetune = commands.add_parser(
         "finetune",
-        help="teach a checkpoint the labels of a file",
-        description="Make a new checkpoint from one that is there and the labels of one file.",
+        help="teach a checkpoint the labels or the perturbations of a file",
+        description="Make a new checkpoint from one that is there and what one file says of its cells.",
     )
     tasks = finetune.add_subparsers(required=True, metavar="task")
     parser = tasks.add_parser(
@@ -38,21 +39,52 @@ def add(commands: Any) -> None:
             "latent. The input is never changed. Ctrl-C stops and keeps the best so far."
         ),
     )
-    parser.add_argument("input", type=Path, help="an .h5ad file with raw counts or log1p values")
     parser.add_argument(
         "--label", required=True, metavar="COLUMN", help="column of obs with the labels; empty is unlabelled"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder of the checkpoint")
     parser.add_argument(
         "--batch", metavar="COLUMN", help="column of obs with the donor or batch: whole ones are held out"
     )
-    parser.add_argument("--minutes", type=float, default=10.0, help="budget of time (default: 10)")
+    _add_common(parser, minutes=10.0)
+    parser.set_defaults(run=run)
+    _add_perturbation(tasks)
+
+
+def _add_perturbation(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "perturbation",
+        help="predict perturbations that were not measured",
+        description=(
+            "Train the whole network on the measured perturbations of a Perturb-seq file, and write a checkpoint that "
+            "predicts the expression change of others. A fifth of the perturbations are held out; rank correlation of "
+            "predicted and measured change on them chooses the weights and is compared with the mean of the others. "
+            "The input is never changed. Ctrl-C stops and keeps the best so far; a run that was killed goes on when "
+            "the command is repeated."
+        ),
+    )
+    parser.add_argument(
+        "--perturbation", required=True, metavar="COLUMN", help="column of obs with the perturbed genes, joined by '+'"
+    )
+    parser.add_argument("--control", required=True, metavar="VALUE", help="what the column says of unperturbed cells")
+    parser.add_argument(
+        "--kind", required=True, choices=("knockout", "activation"), help="what was done to the perturbed genes"
+    )
+    parser.add_argument(
+        "--batch", metavar="COLUMN", help="column of obs with the batch: cells are compared with controls of their own"
+    )
+    _add_common(parser, minutes=30.0)
+    parser.set_defaults(run=run_perturbation)
+
+
+def _add_common(parser: argparse.ArgumentParser, *, minutes: float) -> None:
+    parser.add_argument("input", type=Path, help="an .h5ad file with raw counts or log1p values")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="new folder of the checkpoint")
+    parser.add_argument("--minutes", type=float, default=minutes, help=f"budget of time (default: {minutes:g})")
     parser.add_argument(
         "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
     )
     parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
     parser.add_argument("--seed", type=int, default=0, help="of the split and of the training (default: 0)")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -95,6 +127,60 @@ def run(options: argparse.Namespace) -> None:
     print(tuned.save(folder))
 
 
+def run_perturbation(options: argparse.Namespace) -> None:
+    """Fine-tune on perturbations and save; print the curve, what it was worth, and last where the checkpoint is."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.training.finetune_cells import tokenizer_of
+    from scdiva_core.training.finetune_perturbation import finetune_perturbation
+    from scdiva_core.training.finetune_result import new_folder
+    from scdiva_core.training.finetune_settings import PerturbationSettings
+    from scdiva_core.training.perturbation_cells import read_perturbations
+
+    settings = PerturbationSettings(minutes=options.minutes, seed=options.seed)
+    folder = new_folder(options.output)
+    engine = Engine(options.checkpoint, options.device)
+    if engine.card().random_weights:
+        print("warning: these weights are random; no fine-tuning mends that", file=sys.stderr)
+    progress = _Progress()
+    state = folder.with_name(folder.name + ".state.pt")
+    with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
+        for warning in dataset.preflight.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        try:
+            cells = read_perturbations(
+                dataset,
+                engine.vocabulary,
+                _column(dataset, options.perturbation),
+                control=options.control,
+                kind=options.kind,
+                max_genes=engine.model.config.max_genes,
+                batches=None if options.batch is None else _column(dataset, options.batch),
+                seed=options.seed,
+                progress=progress,
+                cancelled=cancelled,
+            )
+            for name, reason in cells.left_out.items():
+                print(f"left out: {name} ({reason})")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            tuned = finetune_perturbation(
+                engine.model,
+                cells,
+                tokenizer=tokenizer_of(engine.model, dataset),
+                source={"name": dataset.path.name, "sha256": dataset.sha256, "control": options.control},
+                settings=settings,
+                state=state,
+                progress=progress,
+                cancelled=cancelled,
+                report=_print_pass,
+            )
+        except Cancelled as error:
+            msg = "Stopped before there was anything to keep."
+            raise DataError(msg, "Repeat the command to begin anew.") from error
+    print(tuned.words)
+    print(tuned.save(folder))
+    state.unlink(missing_ok=True)
+
+
 def _column(dataset: H5adDataset, name: str) -> pd.Series:
     if name not in dataset.obs.columns:
         there = ", ".join(map(str, dataset.obs.columns[:12])) or "none"
@@ -112,6 +198,15 @@ def _print_round(record: dict[str, Any]) -> None:
     print(f"{line}  {record['macro_f1']:>8.3f}  {record['accuracy']:>8.3f}", flush=True)
 
 
+def _print_pass(record: dict[str, Any]) -> None:
+    """One line of the curve; the first is the new head alone on the frozen network."""
+    if record["epoch"] == 0:
+        print(_PERTURBATION_HEADER)
+    loss, score = ("-" if record[name] is None else f"{record[name]:.3f}" for name in ("loss", "spearman"))
+    line = f"{record['epoch']:>4}  {record['seconds']:>8.1f}  {record['cells_seen']:>7,}  {loss:>6}"
+    print(f"{line}  {score:>8}", flush=True)
+
+
 class _Progress:
     """What is going on, on standard error; outside a terminal each kind of work once."""
 
@@ -123,7 +218,7 @@ class _Progress:
         if sys.stderr.isatty():
             print(f"{message}: {done:,} of {total:,}".ljust(78), end="\r", file=sys.stderr, flush=True)
         elif message != self._message:
-            print(f"{message}: {total:,} cells", file=sys.stderr, flush=True)
+            print(f"{message}: {total:,}", file=sys.stderr, flush=True)
         self._message = message
 
 

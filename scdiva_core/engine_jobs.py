@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
+
+from scdiva_core import engine_knockout
+from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
+from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
 from scdiva_core.tasks.progress import stop_if
 
@@ -37,14 +43,8 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
     dict
         ``n_obs``, for the job's row; the results lie in the store.
     """
-    engine = _engine(payload["checkpoint"], payload["device"])
     settings = ProjectionSettings(**payload["settings"])
-    with engine.open(
-        payload["path"],
-        matrix=payload["matrix"],
-        gene_column=payload["gene_column"],
-        values=payload["values"],
-    ) as dataset:
+    with _opened(payload) as (engine, dataset):
         cancelled = context.cancelled
         drawn = engine.stored_projection(dataset, representation="X_scdiva", settings=settings) is not None
         compiling = None if drawn else compile_ahead()
@@ -60,6 +60,69 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         beside = _part(context, 0.85, 0.15)
         engine.project(dataset, representation="X_pca", settings=settings, progress=beside, cancelled=cancelled)
         return {"n_obs": dataset.n_obs}
+
+
+def knockout(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Perturb genes in cells, with all that stands beside it.
+
+    Parameters
+    ----------
+    payload
+        ``path``, ``checkpoint``, ``device``, ``matrix``, ``gene_column``, ``values`` as for `embed`; ``settings`` as
+        `KnockoutSettings.to_dict` makes them; ``cells``, a list of places in the file, or None for all; and perhaps
+        ``projection`` as `ProjectionSettings.to_dict` makes it, where the map is not drawn as usual.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_read`` and ``p``, for the job's row; the result lies in the store.
+    """
+    settings = KnockoutSettings.from_dict(payload["settings"])
+    with _opened(payload) as (engine, dataset):
+        found = engine_knockout.knockout(engine, dataset, settings, **_asked(payload, context))
+    return {"n_read": found.n_read, "p": found.summary["p"]}
+
+
+def screen(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Perturb many genes one at a time; a second run goes on where the first one stopped.
+
+    Parameters
+    ----------
+    payload
+        As for `knockout`, with ``settings`` as `ScreenSettings.to_dict` makes them.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_tested`` and ``n_refused`` genes, for the job's row; the table lies in the store.
+    """
+    settings = ScreenSettings.from_dict(payload["settings"])
+    with _opened(payload) as (engine, dataset):
+        table = engine_knockout.screen(engine, dataset, settings, **_asked(payload, context))
+    refused = int((table["refused"] != "").sum())
+    return {"n_tested": len(table) - refused, "n_refused": refused}
+
+
+@contextmanager
+def _opened(payload: dict[str, Any]) -> Iterator[tuple[Engine, H5adDataset]]:
+    engine = _engine(payload["checkpoint"], payload["device"])
+    intake = {name: payload[name] for name in ("matrix", "gene_column", "values")}
+    with engine.open(payload["path"], **intake) as dataset:
+        yield engine, dataset
+
+
+def _asked(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """What a perturbation and a screen are given alike."""
+    return {
+        "cells": None if payload["cells"] is None else np.array(payload["cells"], np.int64),
+        "projection": ProjectionSettings(**payload.get("projection", {})),
+        "progress": context.progress,
+        "cancelled": context.cancelled,
+    }
 
 
 def _part(context: Context, start: float, share: float) -> Callable[[int, int, str], None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from pages._ui import controls, errors, jobs_panel, maps, resources, state, words
+from pages._ui import controls, errors, resources, state, words
 from pages._ui.annotation_words import HELP, SOURCE_HELP, title
 from pages._ui.review_log import ReviewLog
 from scdiva_core.data.h5ad import H5adDataset
@@ -51,32 +51,6 @@ class Labelled:
     def others(self, source: str) -> list[LabelCalls]:
         """Labels of all sources but one; the consensus is none of them."""
         return [calls for name, calls in self.annotated.calls.items() if name != source]
-
-
-def embed_first(choice: state.Choice, cells: H5adDataset) -> None:
-    """Offer the embedding, which labels, clusters and the picture come from; it runs as a job."""
-    settings = state.settings()
-    job = jobs_panel.embedding_job(choice, settings)
-    if job is not None and job.active:
-        jobs_panel.progress_card(job, ready=lambda: "ScDiVa" in maps.computed(cells))
-        return
-    with st.container(border=True, key="embed-first"):
-        if job is not None and job.state == "failed":
-            errors.show_failure(job)
-        st.markdown("**The cells have to be embedded before they can be named.**")
-        st.caption(
-            f"About {words.duration(resources.estimate_seconds(cells.preflight))} on this machine, plus UMAP and "
-            "Leiden. Then come back here.",
-            help=words.HELP["time"],
-        )
-        st.button(
-            f"Embed {words.number(cells.n_obs)} cells",
-            type="primary",
-            icon=":material/bubble_chart:",
-            key="embed",
-            on_click=jobs_panel.submit_embedding,
-            args=(choice, settings),
-        )
 
 
 def labels(choice: state.Choice, cells: H5adDataset, log: ReviewLog) -> Labelled | None:

@@ -13,6 +13,7 @@ PAGES = {
     "data": ("Data", ":material/folder_open:"),
     "embedding": ("Embedding", ":material/bubble_chart:"),
     "annotation": ("Annotation", ":material/label:"),
+    "knockout": ("Knockout", ":material/genetics:"),
     "model": ("Model", ":material/neurology:"),
 }
 """Files in pages/, in the order of the navigation: title and icon."""

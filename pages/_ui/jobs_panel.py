@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -13,9 +15,12 @@ from pages._ui import datasets, resources, state, words
 from scdiva_core.jobs import Job
 from scdiva_core.tasks.neighbors import ProjectionSettings
 
+Payload = dict[str, Any]
+
 _EMBED = "scdiva_core.engine_jobs:embed"
 _POLL_SECONDS = 1.0
 _SHOWN = 6
+_CELLS_KEPT = "Cells that are done are kept, so starting again goes on from there."
 _ICONS = {
     "queued": ":material/schedule:",
     "running": ":material/progress_activity:",
@@ -25,28 +30,38 @@ _ICONS = {
 }
 
 
-def embedding_job(choice: state.Choice, settings: ProjectionSettings) -> Job | None:
-    """Return this project's latest job for exactly this work, if there was one."""
-    key = _key(choice, settings)
+def latest_job(function: str, payload: Payload) -> Job | None:
+    """Return this project's latest job for exactly this work, if there was one.
+
+    Parameters
+    ----------
+    function
+        Of `scdiva_core.engine_jobs`, as ``"module:name"``.
+    payload
+        What it is called with; ``path`` names the file that it reads.
+    """
+    key = _key(function, payload)
     return next((job for job in resources.queue().jobs(state.project(), limit=100) if job.key == key), None)
 
 
-def submit_embedding(choice: state.Choice, settings: ProjectionSettings) -> Job:
-    """Queue the embedding of a data set; the same work is never queued twice."""
-    queue, before = resources.queue(), embedding_job(choice, settings)
+def submit(function: str, payload: Payload, title: str) -> Job:
+    """Queue some work; the same work is never queued twice.
+
+    Parameters
+    ----------
+    function, payload
+        As for `latest_job`.
+    title
+        What the user calls it.
+    """
+    queue, before = resources.queue(), latest_job(function, payload)
     if before is not None and before.state == "done":
         queue.dismiss(before.id)  # its result is gone, or nobody would ask again
-    name = datasets.display_name(choice, resources.project())
-    return queue.submit(
-        _EMBED,
-        _payload(choice, settings),
-        title=f"Embed {name}",
-        owner=state.project(),
-        key=_key(choice, settings),
-    )
+    return queue.submit(function, payload, title=title, owner=state.project(), key=_key(function, payload))
 
 
-def _payload(choice: state.Choice, settings: ProjectionSettings) -> dict[str, object]:
+def reading(choice: state.Choice) -> Payload:
+    """Part of every payload: which file is read, how, and by which checkpoint where."""
     return {
         "path": str(datasets.locate(choice)),
         "checkpoint": resources.checkpoint(),
@@ -54,13 +69,23 @@ def _payload(choice: state.Choice, settings: ProjectionSettings) -> dict[str, ob
         "matrix": choice.matrix,
         "gene_column": None,
         "values": choice.values,
-        "settings": asdict(settings),
     }
 
 
-def _key(choice: state.Choice, settings: ProjectionSettings) -> str:
-    found = datasets.locate(choice).stat()
-    parts = [_payload(choice, settings), found.st_size, found.st_mtime_ns]
+def embedding_job(choice: state.Choice, settings: ProjectionSettings) -> Job | None:
+    """Return this project's latest job that embeds and draws a data set so, if there was one."""
+    return latest_job(_EMBED, {**reading(choice), "settings": asdict(settings)})
+
+
+def submit_embedding(choice: state.Choice, settings: ProjectionSettings) -> Job:
+    """Queue the embedding of a data set."""
+    name = datasets.display_name(choice, resources.project())
+    return submit(_EMBED, {**reading(choice), "settings": asdict(settings)}, f"Embed {name}")
+
+
+def _key(function: str, payload: Payload) -> str:
+    found = Path(payload["path"]).stat()
+    parts = [function, payload, found.st_size, found.st_mtime_ns]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -109,7 +134,7 @@ def _row(job: Job) -> None:
             )
 
 
-def progress_card(job: Job, ready: Callable[[], bool]) -> None:
+def progress_card(job: Job, ready: Callable[[], bool], *, kept: str = _CELLS_KEPT) -> None:
     """Progress of one job in the page itself; the sidebar's list runs the page again at its end.
 
     Parameters
@@ -118,11 +143,13 @@ def progress_card(job: Job, ready: Callable[[], bool]) -> None:
         Waits or runs.
     ready
         Whether there is something to show before the end; then the page runs once more.
+    kept
+        What becomes of what is done when the job is cancelled.
     """
-    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, ready)
+    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, ready, kept)
 
 
-def _progress(job_id: str, ready: Callable[[], bool]) -> None:
+def _progress(job_id: str, ready: Callable[[], bool], kept: str) -> None:
     job = resources.queue().get(job_id)
     if ready():
         st.rerun()
@@ -134,7 +161,7 @@ def _progress(job_id: str, ready: Callable[[], bool]) -> None:
             key=f"stop-{job.id}",
             icon=":material/close:",
             disabled=not job.active,
-            help="Stops within two seconds. Cells that are done are kept, so starting again goes on from there.",
+            help=f"Stops within two seconds. {kept}",
             on_click=resources.queue().cancel,
             args=(job.id,),
         )

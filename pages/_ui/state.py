@@ -16,6 +16,7 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 
+from pages._ui.knockout_list import AskedList
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.errors import DataError, ScDiVaError
 from scdiva_core.tasks.neighbors import ProjectionSettings
@@ -35,6 +36,8 @@ _LABELS = "_label_settings"
 _LABELS_STEP = "_labels_step"
 _REVIEW_PROBLEM = "_review_problem"
 _GENE_TABLES = "_gene_tables"
+_ASKED = "_asked"
+_GENE_ROUND = "_gene_round"
 REVIEWER = "reviewer"
 """Key of the field for the name of who annotates."""
 
@@ -190,6 +193,24 @@ def set_review_problem(error: ScDiVaError | None) -> None:
 def gene_tables() -> dict[tuple[str, ...], pd.DataFrame]:
     """Tables of genes that this session has computed, by what they compare."""
     return st.session_state.setdefault(_GENE_TABLES, {})
+
+
+def asked(kind: Literal["knockout", "screen"], data_sha256: str, read: Callable[[], AskedList]) -> AskedList:
+    """Return the perturbations or screens of a file; `read` finds those of earlier sessions the first time."""
+    key = f"{_ASKED}-{kind}-{data_sha256}"
+    if key not in st.session_state:
+        st.session_state[key] = read()
+    return st.session_state[key]
+
+
+def gene_round() -> int:
+    """Part of the key of tables of genes: a new one clears what is selected there."""
+    return st.session_state.get(_GENE_ROUND, 0)
+
+
+def clear_gene_rows() -> None:
+    """Forget which rows of tables of genes are selected."""
+    st.session_state[_GENE_ROUND] = gene_round() + 1
 
 
 def framed() -> bool:

@@ -229,8 +229,16 @@ class ScDiVaModel(nn.Module):
         rows = self.tokenizer.serialize_dense(x.detach().float().cpu().numpy(), self.config.reserved_ids)
         return rows.batch(slice(None), pad_id=self.config.pad_id)
 
-    def encode(self, x: Tensor | TokenBatch) -> dict[str, Tensor]:
+    def encode(self, x: Tensor | TokenBatch, mask: Tensor | None = None) -> dict[str, Tensor]:
         """Embed cells from dense rows ``[B, vocab_size]`` or a `TokenBatch`.
+
+        Parameters
+        ----------
+        x
+            Cells.
+        mask
+            bool ``[B, L]`` over the tokens of a `TokenBatch`: True where a token keeps its place, but gene and value
+            are hidden. The anchor is then pooled from the others, and the latent reads neither state nor value there.
 
         Returns
         -------
@@ -240,10 +248,14 @@ class ScDiVaModel(nn.Module):
             zeros as ``logvar``, as the authors' later file does.
         """
         batch = self.tokenize(x).to(self.device)
-        output = self(batch.gene_ids, batch.values)
+        read = self.is_gene(batch.gene_ids)
+        if mask is not None:
+            mask = mask.to(self.device)
+            read = read & ~mask
+        output = self(batch.gene_ids, batch.values, mask=mask, anchor_from="visible")
         if "latent" not in self.heads:
             return {"latent": output.cells, "mu": output.cells, "logvar": torch.zeros_like(output.cells)}
-        mu, logvar = self.heads["latent"](output.hidden, batch.gene_ids, batch.values, self.is_gene(batch.gene_ids))
+        mu, logvar = self.heads["latent"](output.hidden, batch.gene_ids, batch.values, read)
         return {"latent": mu, "mu": mu, "logvar": logvar}
 
     def predict(self, x: Tensor | TokenBatch, task: str = "annotation") -> Tensor:

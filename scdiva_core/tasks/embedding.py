@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -75,20 +76,61 @@ def embed_cells(
         A single cell does not fit the device's memory.
     """
     total, finished = len(done), int(done.sum())
-    budget = _Budget(model)
+    budget = TokenBudget(model)
+    progress(finished, total, "Embedding cells")
     for start, block in chunks:
         todo = np.flatnonzero(~np.asarray(done[start : start + block.shape[0]]))
         if not len(todo):
             continue
         part = block if len(todo) == block.shape[0] else block[todo]
         rows = tokenizer.serialize(part.indptr, part.indices, part.data, gene_ids)
-        for batch in _buckets(rows.lengths, budget):
-            stop_if(cancelled)
+        for cells, vectors in encode_rows(model, rows, budget, cancelled=cancelled):
+            write(start + todo[cells], vectors)
+            finished += len(cells)
             progress(finished, total, "Embedding cells")
-            for cells, vectors in _encode(model, rows, batch, budget):
-                write(start + todo[cells], vectors)
-            finished += len(batch)
-    progress(total, total, "Embedding cells")
+
+
+def encode_rows(
+    model: ScDiVaModel,
+    rows: TokenRows,
+    budget: TokenBudget,
+    *,
+    hidden: NDArray[np.bool_] | None = None,
+    exact: bool = False,
+    cancelled: IsCancelled = never,
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Encode token rows, those of like length together; a batch that does not fit is halved.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, on its device.
+    rows
+        Serialised cells.
+    budget
+        How much goes into a batch; shared by successive calls, so that a size that failed is not tried again.
+    hidden
+        bool, one for each of ``rows.gene_ids``: True where a token is masked, as `ScDiVaModel.encode` does it.
+    exact
+        Compute in float32 on CUDA too: bfloat16 rounds away what one gene of a cell changes.
+    cancelled
+        Asked before each batch.
+
+    Yields
+    ------
+    tuple of ndarray
+        Numbers of rows, int64 ``[batch]``, and their latents, float32 ``[batch, width]``.
+
+    Raises
+    ------
+    Cancelled
+        The user stopped.
+    ScDiVaError
+        A single row does not fit the device's memory.
+    """
+    for batch in _buckets(rows.lengths, budget):
+        stop_if(cancelled)
+        yield from _encode(_Latents(model, rows, hidden, exact), batch, budget)
 
 
 @torch.inference_mode()
@@ -104,7 +146,7 @@ def cells_per_second(model: ScDiVaModel, gene_ids: NDArray[np.int64]) -> float:
     gene_ids
         Token ids of a typical cell.
     """
-    n_cells = min(_Budget(model).cells(len(gene_ids)), 16)
+    n_cells = min(TokenBudget(model).cells(len(gene_ids)), 16)
     ids = torch.from_numpy(np.tile(gene_ids, (n_cells, 1)))
     batch = TokenBatch(ids, torch.ones(ids.shape), torch.full((n_cells,), len(gene_ids)))
     model.encode(batch)
@@ -118,7 +160,7 @@ def cells_per_second(model: ScDiVaModel, gene_ids: NDArray[np.int64]) -> float:
             return n_cells / best
 
 
-class _Budget:
+class TokenBudget:
     """Tokens of a batch; halved whenever the device runs out of memory, and kept so."""
 
     def __init__(self, model: ScDiVaModel) -> None:
@@ -130,7 +172,7 @@ class _Budget:
         return max(self.tokens // (length + 1), 1)
 
 
-def _buckets(lengths: NDArray[np.int64], budget: _Budget) -> Iterator[NDArray[np.int64]]:
+def _buckets(lengths: NDArray[np.int64], budget: TokenBudget) -> Iterator[NDArray[np.int64]]:
     """Rows of like length together, the longest first, so that memory runs out at once or never."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -141,35 +183,49 @@ def _buckets(lengths: NDArray[np.int64], budget: _Budget) -> Iterator[NDArray[np
 
 
 def _encode(
-    model: ScDiVaModel, rows: TokenRows, batch: NDArray[np.int64], budget: _Budget
+    latents: _Latents, batch: NDArray[np.int64], budget: TokenBudget
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Vectors of a batch, in halves when it does not fit."""
+    device = latents.model.device
     try:
-        yield batch, _latent(model, rows, batch)
+        yield batch, latents.of(batch)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
         if len(batch) == 1:
-            msg = f"A single cell of {int(rows.lengths[batch[0]]):,} genes does not fit {model.device}'s memory."
+            msg = f"A single cell of {int(latents.rows.lengths[batch[0]]):,} genes does not fit {device}'s memory."
             raise ScDiVaError(msg, "Close other programs that use it, or choose the CPU.") from error
         fits = False
     else:
         fits = True
     if not fits:
-        if model.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
         budget.tokens = max(budget.tokens // 2, 1)
         half = (len(batch) + 1) // 2
-        yield from _encode(model, rows, batch[:half], budget)
-        yield from _encode(model, rows, batch[half:], budget)
+        yield from _encode(latents, batch[:half], budget)
+        yield from _encode(latents, batch[half:], budget)
 
 
-@torch.inference_mode()
-def _latent(model: ScDiVaModel, rows: TokenRows, batch: NDArray[np.int64]) -> NDArray[np.float32]:
-    tokens = rows.batch(batch, pad_id=model.config.pad_id)
-    with torch.autocast("cuda", torch.bfloat16, enabled=model.device.type == "cuda"):
-        latent = model.encode(tokens)["latent"]
-    return latent.float().cpu().numpy()
+@dataclass(frozen=True)
+class _Latents:
+    """Rows and how they are encoded."""
+
+    model: ScDiVaModel
+    rows: TokenRows
+    hidden: NDArray[np.bool_] | None
+    exact: bool
+
+    @torch.inference_mode()
+    def of(self, batch: NDArray[np.int64]) -> NDArray[np.float32]:
+        pad_id, mask = self.model.config.pad_id, None
+        tokens = self.rows.batch(batch, pad_id=pad_id)
+        if self.hidden is not None:
+            mask = replace(self.rows, values=self.hidden).batch(batch, pad_id=pad_id).values.bool()
+        rounded = self.model.device.type == "cuda" and not self.exact
+        with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
+            latent = self.model.encode(tokens, mask)["latent"]
+        return latent.float().cpu().numpy()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

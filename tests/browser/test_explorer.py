@@ -19,7 +19,7 @@ def test_a_deep_link_to_a_fresh_server_lands_on_its_page(visit: Begin) -> None:
     user = visit()
     user.open("/model")
     expect(user.page.locator("h1")).to_have_text("Model")
-    expect(user.page.get_by_test_id("stSidebarNavLink")).to_have_count(4)
+    expect(user.page.get_by_test_id("stSidebarNavLink")).to_have_count(5)
     expect(user.page.get_by_text("tiny test model").first).to_be_visible()
 
 
@@ -143,7 +143,7 @@ def test_figures_and_table_are_downloaded(visit: Begin, tmp_path: Path) -> None:
     assert "<script src" not in (tmp_path / "PBMC-3k-ScDiVa.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["/data", "/embedding", "/annotation", "/model"])
+@pytest.mark.parametrize("path", ["/data", "/embedding", "/annotation", "/knockout", "/model"])
 def test_nothing_sticks_out_on_a_phone(visit: Begin, path: str) -> None:
     user = visit(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     user.open(path)

@@ -118,6 +118,32 @@ def test_the_latent_reads_the_anchor_and_beside_it_the_tokens(tiny_model: Make, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    "changes", [{}, {"heads": ("latent",)}, {"heads": ("latent",), "latent_pooling": "anchor+tokens"}]
+)
+def test_a_masked_token_keeps_its_place_and_tells_nothing(tiny_model: Make, masked_case: tuple, changes: dict) -> None:
+    model, (batch, mask, other) = tiny_model(**changes), masked_case
+    one, two = model.encode(batch, mask)["latent"], model.encode(other, mask)["latent"]
+    assert torch.equal(one, two)
+    assert not torch.allclose(one, model.encode(batch)["latent"], atol=1e-3)
+    kept = [[i for i in range(length) if not mask[row, i]] for row, length in enumerate((12, 9))]
+    removed = TokenBatch(batch.gene_ids[:1, kept[0]], batch.values[:1, kept[0]], torch.tensor([9]))
+    assert not torch.allclose(one[:1], model.encode(removed)["latent"], atol=1e-3), "ranks stay as they were"
+
+
+@torch.no_grad()
+def test_the_latent_reads_no_state_of_a_masked_token(tiny_model: Make, masked_case: tuple) -> None:
+    model, (batch, mask, _) = tiny_model(heads=("latent",), latent_pooling="anchor+tokens"), masked_case
+    output = model(batch.gene_ids, batch.values, mask=mask, anchor_from="visible")
+    seen = ~mask
+    seen[1, 9:] = False
+    means = torch.stack([output.tokens[row, seen[row]].mean(dim=0) for row in range(2)])
+    expression = torch.zeros(2, 60).scatter_add_(1, batch.gene_ids, batch.values * seen)
+    state = torch.cat([output.cells, means, expression @ model.heads["latent"].gene_vectors.weight], dim=1)
+    torch.testing.assert_close(model.encode(batch, mask)["mu"], model.heads["latent"].mu(state))
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"heads": ("latent",), "latent_pooling": "anchor+tokens"}])
 def test_a_row_without_genes_is_embedded_without_nan(tiny_model: Make, changes: dict) -> None:
     empty = TokenBatch(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 3), torch.tensor([0, 0]))

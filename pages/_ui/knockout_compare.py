@@ -1,0 +1,162 @@
+"""Results of this session: which is shown, and two of them side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import streamlit as st
+
+from pages._ui import knockout_work, words
+from pages._ui.annotation_export import table_download
+from pages._ui.knockout_list import Asked, AskedList
+from pages._ui.knockout_parts import column_config, figure
+from pages._ui.knockout_result import Shown, bars, heat
+from pages._ui.knockout_words import HELP
+from scdiva_core.data.h5ad import H5adDataset
+
+_ENDS = ("A", "B")
+
+
+def results(asked: AskedList, cells: H5adDataset) -> None:
+    """List what was asked for, with buttons to look at one again and to take it off the list.
+
+    Parameters
+    ----------
+    asked
+        The list.
+    cells
+        The open data set.
+    """
+    if not len(asked) and not asked.can_undo:
+        return
+    shown = asked.shown
+    with st.expander(f"Results ({len(asked)})", icon=":material/list:", expanded=len(asked) > 1):
+        for item in asked:
+            with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"ko-item-{item.key}"):
+                mark = ":material/visibility: " if shown is not None and item.key == shown.key else ""
+                st.markdown(f"{mark}{words.as_text(item.title)} · {words.as_text(_looked_at(item))}", width="stretch")
+                st.button(
+                    "Show",
+                    key=f"ko-show-{item.key}",
+                    type="tertiary",
+                    disabled=bool(mark),
+                    on_click=asked.show,
+                    args=(item,),
+                )
+                st.button(
+                    "Remove",
+                    key=f"ko-remove-{item.key}",
+                    type="tertiary",
+                    icon=":material/close:",
+                    help="Takes it off this list. Undo brings it back; what was computed stays stored.",
+                    on_click=asked.remove,
+                    args=(item.key,),
+                )
+        if asked.can_undo:
+            st.button("Undo", key="ko-undo", type="tertiary", icon=":material/undo:", on_click=asked.undo)
+
+
+def _looked_at(item: Asked) -> str:
+    """What tells results of the same perturbation apart."""
+    settings = item.settings
+    donors = f", donors {settings.donor_key}" if settings.donor_key else ""
+    return f"by {settings.group_key or 'Leiden cluster'}, at most {settings.most_cells:,} cells{donors}"
+
+
+def side_by_side(asked: AskedList, cells: H5adDataset, name: str) -> None:
+    """Draw two results beside each other, with the same scales.
+
+    Parameters
+    ----------
+    asked
+        The list.
+    cells
+        The open data set.
+    name
+        Of the data set.
+    """
+    st.subheader("Compare two perturbations")
+    done = {item.key: item for item in asked if knockout_work.result(cells, item) is not None}
+    if len(done) < len(_ENDS):
+        st.caption(
+            "Results of this session stand side by side here, with the same scales. Run a second perturbation above, "
+            "for example another gene in the same cells."
+        )
+        return
+    chosen = []
+    for place, (end, column) in enumerate(zip(_ENDS, st.columns(2), strict=True)):
+        key = column.selectbox(
+            end,
+            list(done),
+            index=place,
+            format_func=lambda key: f"{done[key].title} ({_looked_at(done[key])})",
+            key=f"ko-compare-{end}",
+            persist_state="session",
+        )
+        item = done[key]
+        chosen.append(Shown(item, knockout_work.result(cells, item), f"{name}-{item.title}"))
+    if chosen[0].item.key == chosen[1].item.key:
+        st.info("Both sides show the same. Choose another one on one side.", icon=":material/info:")
+        return
+    _figures(chosen)
+    _table(chosen, f"{name}-compared")
+
+
+def _figures(chosen: list[Shown]) -> None:
+    widest = max(_widest_bar(shown) for shown in chosen)
+    deepest = max(_deepest(shown) for shown in chosen)
+    for what, draw, alt in (
+        ("bars", lambda shown, dark: _to(bars(shown, dark=dark), widest), "Mean shift of each group of cells"),
+        ("heat", lambda shown, dark: _coloured(heat(shown, dark=dark), deepest), "Directions of each group of cells"),
+    ):
+        for end, shown, column in zip(_ENDS, chosen, st.columns(2), strict=True):
+            with column:
+                figure(
+                    lambda dark, shown=shown, draw=draw: draw(shown, dark),
+                    f"{shown.file}-{what}",
+                    key=f"ko-compare-{what}-{end}",
+                    alt=f"{alt}: {shown.title}",
+                )
+
+
+def _widest_bar(shown: Shown) -> float:
+    """End of the longest bar or band."""
+    ends = shown.result.groups[["shift", "null_high"]].to_numpy(float)
+    return float(np.nanmax(ends)) if np.isfinite(ends).any() else 0.0
+
+
+def _deepest(shown: Shown) -> float:
+    changes = shown.result.directions["change"].abs().to_numpy(float)
+    return float(np.nanmax(changes)) if np.isfinite(changes).any() else 0.0
+
+
+def _to(drawn: go.Figure, widest: float) -> go.Figure:
+    """One scale for both figures of bars, with room for what is written at their ends."""
+    return drawn.update_xaxes(range=[0, 1.28 * widest]) if widest else drawn
+
+
+def _coloured(drawn: go.Figure, deepest: float) -> go.Figure:
+    """One scale for both heat maps."""
+    return drawn.update_traces(zmin=-deepest, zmax=deepest, selector={"type": "heatmap"}) if deepest else drawn
+
+
+def _table(chosen: list[Shown], name: str) -> None:
+    kept = ["group", "n_read", "shift", "q"]
+    first, second = (shown.result.groups[kept] for shown in chosen)
+    both = first.merge(second, on="group", how="outer", suffixes=(" A", " B"))
+    if both.empty:
+        return
+    columns = {"group": "Group"}
+    for end in _ENDS:
+        columns |= {f"n_read {end}": f"Read {end}", f"shift {end}": f"Shift {end}", f"q {end}": f"q {end}"}
+    config = column_config(both, columns, {f"shift {end}": HELP["shift"] for end in _ENDS})
+    st.dataframe(
+        both,
+        hide_index=True,
+        width="stretch",
+        key="ko-compare-table",
+        column_order=list(columns),
+        column_config=config,
+        alt="Shift of each group of cells by both perturbations",
+    )
+    table_download("Table (CSV)", both, name, key="ko-compare-csv")

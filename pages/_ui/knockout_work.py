@@ -1,0 +1,168 @@
+"""From what was asked for to its result: the job that computes it, what is stored, and lines that make it again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pages._ui import datasets, jobs_panel, resources, state
+from pages._ui.knockout_list import Asked, AskedList
+from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.packing import pack_mask
+from scdiva_core.engine_knockout import (
+    KnockoutResult,
+    KnockoutSettings,
+    ScreenSettings,
+    estimate_seconds,
+    screen_progress,
+    stored_knockout,
+    stored_screen,
+)
+from scdiva_core.jobs import Job
+
+Kind = Literal["knockout", "screen"]
+
+_FUNCTIONS = {"knockout": "scdiva_core.engine_jobs:knockout", "screen": "scdiva_core.engine_jobs:screen"}
+_SETTINGS = {"knockout": KnockoutSettings, "screen": ScreenSettings}
+
+
+def asked_before(kind: Kind, choice: state.Choice, cells: H5adDataset) -> AskedList:
+    """Perturbations or screens of the open data set, those of earlier sessions of the project among them."""
+    return state.asked(kind, cells.sha256, partial(_from_jobs, kind, choice))
+
+
+def _from_jobs(kind: Kind, choice: state.Choice) -> AskedList:
+    """Read them off the project's jobs: work that was begun goes on without a browser, and is found again."""
+    reading = jobs_panel.reading(choice)
+    return AskedList(
+        [
+            Asked(_SETTINGS[kind].from_dict(job.payload["settings"]), _places(job.payload["cells"]))
+            for job in resources.queue().jobs(state.project(), limit=100)
+            if job.function == _FUNCTIONS[kind] and reading.items() <= job.payload.items()
+        ]
+    )
+
+
+def _places(cells: list[int] | None) -> np.ndarray | None:
+    return None if cells is None else np.asarray(cells, np.int64)
+
+
+def _payload(choice: state.Choice, item: Asked) -> jobs_panel.Payload:
+    cells = None if item.cells is None else item.cells.tolist()
+    asked = {"settings": item.settings.to_dict(), "cells": cells, "projection": asdict(state.settings())}
+    return {**jobs_panel.reading(choice), **asked}
+
+
+def job(kind: Kind, choice: state.Choice, item: Asked) -> Job | None:
+    """Return the latest job for it."""
+    return jobs_panel.latest_job(_FUNCTIONS[kind], _payload(choice, item))
+
+
+def submit(kind: Kind, choice: state.Choice, item: Asked, title: str) -> Job:
+    """Queue it."""
+    return jobs_panel.submit(_FUNCTIONS[kind], _payload(choice, item), title)
+
+
+def result(cells: H5adDataset, item: Asked) -> KnockoutResult | None:
+    """Return what a perturbation did, with arrows for the map that is shown; None if it was not computed."""
+    return stored_knockout(resources.engine(), cells, item.settings, item.cells, projection=state.settings())
+
+
+def screened(cells: H5adDataset, item: Asked) -> pd.DataFrame | None:
+    """Return the table of a screen that is done."""
+    return stored_screen(resources.engine(), cells, item.settings, item.cells, projection=state.settings())
+
+
+def screened_so_far(cells: H5adDataset, item: Asked) -> pd.DataFrame | None:
+    """Return the rows of a screen that is not done."""
+    return screen_progress(resources.engine(), cells, item.settings, item.cells, projection=state.settings())
+
+
+def seconds(cells: H5adDataset, item: Asked) -> float:
+    """Seconds that a perturbation will take; 0 when it is there.
+
+    Raises
+    ------
+    DataError
+        A gene, a column or the cells are not there.
+    """
+    return estimate_seconds(resources.engine(), cells, item.settings, item.cells, projection=state.settings())
+
+
+def as_python(choice: state.Choice, item: Asked, n_obs: int) -> str:
+    """Lines that compute the same result.
+
+    Parameters
+    ----------
+    choice
+        The open data set.
+    item
+        What was asked for.
+    n_obs
+        Cells of the data set.
+    """
+    options = "".join(
+        f", {name}={value!r}"
+        for name, value, plain in (("matrix", choice.matrix, None), ("values", choice.values, "auto"))
+        if value != plain
+    )
+    made = "knockout" if isinstance(item.settings, KnockoutSettings) else "screen"
+    head, argument = "", ""
+    if item.cells is not None:
+        mask = np.isin(np.arange(n_obs), item.cells)
+        head = "import numpy as np\n\nfrom scdiva_core.data.packing import unpack_mask\n"
+        argument = f", np.flatnonzero(unpack_mask({pack_mask(mask)!r}, {n_obs}))"
+    return f"""{head}from scdiva_core.engine import Engine
+from scdiva_core.engine_knockout import {type(item.settings).__name__}, {made}
+
+engine = Engine({resources.checkpoint()!r}, device={resources.device()!r})
+settings = {item.settings!r}
+with engine.open({str(datasets.locate(choice))!r}{options}) as cells:
+    result = {made}(engine, cells, settings{argument})
+"""
+
+
+def command_line(choice: state.Choice, cells: H5adDataset, item: Asked) -> str | None:
+    """Command that writes the same tables; None for cells that the command line has no words for."""
+    if item.cells is not None and not _is_subset(cells, item):
+        return None
+    settings = item.settings
+    words = ["python", "-m", "scdiva_core", "knockout", str(datasets.locate(choice))]
+    if isinstance(settings, KnockoutSettings):
+        words += ["--genes", ",".join(settings.genes)]
+        words += ["--donor", settings.donor_key] if settings.donor_key else []
+        words += [] if settings.expression else ["--no-expression"]
+    else:
+        words += ["--screen", ",".join(settings.genes)]
+    if settings.mode != "knockout":
+        words += ["--mode", settings.mode]
+    if settings.mode == "scale":
+        words += ["--factor", f"{settings.factor:g}"]
+    words += ["--group", settings.group_key] if settings.group_key else []
+    words += ["--subset", settings.cells] if item.cells is not None else []
+    words += ["-n", str(settings.most_cells)]
+    words += [
+        part
+        for name, value, plain in (
+            ("--checkpoint", resources.checkpoint(), "default"),
+            ("--device", resources.device(), "auto"),
+            ("--matrix", choice.matrix, None),
+            ("--values", choice.values, "auto"),
+        )
+        if value != plain
+        for part in (name, value)
+    ]
+    return shlex.join([*words, "-o", "knockout"])
+
+
+def _is_subset(cells: H5adDataset, item: Asked) -> bool:
+    """Whether the name of the set, as ``COLUMN=VALUE``, means these cells."""
+    column, equals, value = item.settings.cells.partition("=")
+    if not equals or column not in cells.obs:
+        return False
+    return np.array_equal(np.flatnonzero(cells.obs[column].astype(str) == value), item.cells)

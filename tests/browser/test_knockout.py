@@ -1,0 +1,86 @@
+"""Knocking out a gene of the first demo, in the running app."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visit, serving
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+Begin = Callable[..., Visit]
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
+
+
+@pytest.fixture(scope="module")
+def server(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server of its own: the other one's checkpoint reads too few genes of a cell."""
+    checkpoint = write_tiny_checkpoint(tmp_path_factory.mktemp("reading"))
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "max_genes": 400}))
+    home = tmp_path_factory.mktemp("home")
+    with serving(checkpoint, home, files, home / "server.log") as address:
+        yield address
+
+
+def knock_out(user: Visit, gene: str) -> None:
+    """Fill in the form by keyboard, begin, and wait for the result."""
+    page = user.page
+    genes = page.locator(".st-key-ko-genes input")
+    genes.focus()
+    page.keyboard.type(gene)
+    expect(page.get_by_role("option", name=gene, exact=True)).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.locator(".st-key-ko-detection")).to_be_visible()
+    user.settled()
+    page.get_by_text("Predict the expression of all other genes").click()
+    user.settled()
+    page.get_by_role("button", name=f"Knock out {gene}").click()
+    expect(page.locator(".st-key-ko-caption")).to_be_visible(timeout=120_000)
+    user.settled()
+
+
+def saved(page: Page, label: str, place: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.locator(place).get_by_role("button", name=label, exact=True).click()
+    target = folder / download.value.suggested_filename
+    download.value.save_as(target)
+    return target
+
+
+def test_knock_out_a_gene_see_the_bars_and_take_the_table_home(visit: Begin, tmp_path: Path) -> None:
+    user = visit()
+    page = user.page
+    user.open()
+    user.picture()
+    user.go("Knockout")
+    knock_out(user, "CD79A")
+    expect(page.locator(".st-key-ko-caption")).to_contain_text("of 500 cells (all)")
+    expect(page.locator(".st-key-ko-caption")).to_contain_text("it is no experiment")
+    page.get_by_role("tab", name="Cell types").click()
+    bars = page.locator(".st-key-ko-bars .gtitle")
+    expect(bars).to_contain_text("CD79A knocked out")
+    user.settled()
+    table = saved(page, "Table (CSV)", ".st-key-ko-groups-table-csv", tmp_path)
+    assert table.name == "PBMC-3k-CD79A-knocked-out-cell-types.csv"
+    header, *rows = table.read_text(encoding="utf-8").splitlines()
+    assert header.startswith("group,n_cells,n_read,shift,null_mean")
+    assert len(rows) == 8
+    html = saved(page, "HTML", ".st-key-ko-bars-downloads", tmp_path)
+    assert "CD79A knocked out" in html.read_text(encoding="utf-8")
+
+    page.reload()
+    expect(page.locator(".st-key-ko-caption")).to_contain_text("CD79A knocked out", timeout=60_000)
+    phone = visit(**PHONE)
+    phone.open(page.url.removeprefix(user.address))
+    expect(phone.page.locator(".st-key-ko-caption")).to_be_visible(timeout=60_000)
+    for tab in ("Map", "Cell types", "Directions", "Controls"):
+        phone.page.get_by_role("tab", name=tab).click()
+        phone.settled()
+        assert phone.page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
