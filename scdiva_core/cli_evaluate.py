@@ -39,6 +39,70 @@ def add(commands: Any) -> None:
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="sets to use; all that are in the folder if left out")
     parser.add_argument("--seeds", type=int, default=5, help="repetitions with other folds (default: 5)")
     parser.set_defaults(run=run)
+    _add_perturbation(tasks)
+
+
+def _add_perturbation(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "perturbation",
+        help="predicted against measured knockouts",
+        description=(
+            "Compare what the checkpoint predicts for knockouts that it was never shown with a Perturb-seq file, "
+            "beside co-expression, the mean of the other knockouts, no change and random. With --finetune also what it "
+            "predicts for perturbations held out when it learns from the file, beside additive and ridge baselines; a "
+            "run that was stopped goes on. Writes tables (CSV) and what they come to in words (Markdown)."
+        ),
+    )
+    parser.add_argument("input", type=Path, help="an .h5ad file with one perturbation a cell")
+    parser.add_argument("--perturbation", required=True, metavar="COLUMN", help="column of obs; targets joined by +")
+    parser.add_argument("--control", required=True, metavar="VALUE", help="what control cells are called in it")
+    parser.add_argument("--kind", choices=("knockout", "activation"), default="knockout", help="default: knockout")
+    parser.add_argument("--batch", metavar="COLUMN", help="column of obs with batches, within which changes count")
+    parser.add_argument("--finetune", action="store_true", help="fine-tune too, once for each of five folds; minutes")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+    parser.set_defaults(run=run_perturbation)
+
+
+def run_perturbation(options: argparse.Namespace) -> None:
+    """Evaluate, write the tables and the words, print both files' places."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.evaluation.perturbation import measured_knockouts
+    from scdiva_core.evaluation.perturbation_finetuned import evaluate_finetuned
+    from scdiva_core.training.finetune_cells import tokenizer_of
+    from scdiva_core.training.perturbation_cells import read_perturbations
+
+    engine, folder = Engine(options.checkpoint, options.device), options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    with engine.open(options.input) as dataset:
+        tokenizer = tokenizer_of(engine.model, dataset)
+        if options.kind == "knockout":
+            columns = {"column": options.perturbation, "control": options.control, "batch_column": options.batch}
+            found = measured_knockouts(engine.model, tokenizer, dataset, **columns)
+            found.scores.to_csv(folder / "zero_shot.csv", index=False)
+            found.genes.to_csv(folder / "zero_shot_genes.csv", index=False)
+            (folder / "zero_shot.md").write_text(
+                f"# {found.title}\n\n{found.words}\n\n{found.note}\n", encoding="utf-8"
+            )
+            print(folder / "zero_shot.md")
+        if options.finetune:
+            cells = read_perturbations(
+                dataset,
+                engine.vocabulary,
+                dataset.obs[options.perturbation],
+                control=options.control,
+                kind=options.kind,
+                max_genes=engine.model.config.max_genes,
+                batches=None if options.batch is None else dataset.obs[options.batch],
+            )
+            report = {"report": lambda line: print(line, file=sys.stderr)}
+            tuned = evaluate_finetuned(engine.model, cells, folder / "folds", tokenizer=tokenizer, **report)
+            tuned.scores.to_csv(folder / "finetuned.csv", index=False)
+            (folder / "finetuned.md").write_text(tuned.to_markdown(), encoding="utf-8")
+            print(folder / "finetuned.md")
 
 
 def run(options: argparse.Namespace) -> None:

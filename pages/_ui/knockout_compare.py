@@ -9,7 +9,7 @@ import streamlit as st
 from pages._ui import knockout_work, words
 from pages._ui.annotation_export import table_download
 from pages._ui.knockout_list import Asked, AskedList
-from pages._ui.knockout_parts import column_config, figure
+from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
 from pages._ui.knockout_result import Shown, bars, heat
 from pages._ui.knockout_words import HELP
 from scdiva_core.data.h5ad import H5adDataset
@@ -75,8 +75,17 @@ def side_by_side(asked: AskedList, cells: H5adDataset, name: str) -> None:
     name
         Of the data set.
     """
-    st.subheader("Compare two perturbations")
-    done = {item.key: item for item in asked if knockout_work.result(cells, item) is not None}
+    place = st.expander(
+        "Compare two perturbations", icon=":material/compare_arrows:", key="ko-compare", on_change="rerun"
+    )
+    if place.open:  # four figures more
+        with place:
+            _compared(asked, cells, name)
+
+
+def _compared(asked: AskedList, cells: H5adDataset, name: str) -> None:
+    found = {item.key: (item, knockout_work.result(cells, item)) for item in asked}
+    done = {key: Shown(item, result, f"{name}-{item.title}") for key, (item, result) in found.items() if result}
     if len(done) < len(_ENDS):
         st.caption(
             "Results of this session stand side by side here, with the same scales. Run a second perturbation above, "
@@ -89,13 +98,11 @@ def side_by_side(asked: AskedList, cells: H5adDataset, name: str) -> None:
             end,
             list(done),
             index=place,
-            format_func=lambda key: f"{done[key].title} ({_looked_at(done[key])})",
+            format_func=lambda key: f"{done[key].title} ({_looked_at(done[key].item)})",
             key=f"ko-compare-{end}",
-            persist_state="session",
         )
-        item = done[key]
-        chosen.append(Shown(item, knockout_work.result(cells, item), f"{name}-{item.title}"))
-    if chosen[0].item.key == chosen[1].item.key:
+        chosen.append(done[key])
+    if chosen[0] is chosen[1]:
         st.info("Both sides show the same. Choose another one on one side.", icon=":material/info:")
         return
     _figures(chosen)
@@ -153,6 +160,7 @@ def _table(chosen: list[Shown], name: str) -> None:
     st.dataframe(
         both,
         hide_index=True,
+        placeholder=NO_NUMBER,
         width="stretch",
         key="ko-compare-table",
         column_order=list(columns),

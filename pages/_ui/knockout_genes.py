@@ -90,13 +90,15 @@ def refusal(table: pd.DataFrame, everywhere: pd.DataFrame, genes: tuple[str, ...
             continue
         row = everywhere.loc[everywhere["symbol"] == gene].iloc[0]
         counted = f"{round(row['detection'] * n_all):,} of {n_all:,} cells of the file express it"
-        set_words = f"None of the {n_cells:,} cells" + (f" of {where}" if n_cells < n_all else "")
-        msg = f"{set_words} expresses {gene}, so nothing can be done to it there: every cell shifts by exactly 0."
-        best = row[[name for name in everywhere if name.startswith(DETECTION_IN)]].astype(float)
-        if best.empty or not best.max() > 0:
+        set_words = f"0 of {n_cells:,} cells" + (f" ({where})" if n_cells < n_all else "")
+        msg = f"{set_words} express {gene}, so nothing can be done to it there: every cell shifts by exactly 0."
+        sizes = pd.Series(everywhere.attrs["sizes"], dtype=float)
+        inside = sizes * row[[f"{DETECTION_IN}{name}" for name in sizes.index]].astype(float).to_numpy()
+        if inside.empty or not inside.max() > 0:
             return DataError(msg, f"Choose another gene; {counted}.")
-        group = f"{best.idxmax().removeprefix(DETECTION_IN)} ({words.percent(best.max())})"
-        return DataError(msg, f"Choose other cells or another gene; {counted}, most often {group}.")
+        share = words.percent(inside.max() / sizes[inside.idxmax()], 0)
+        where_most = f"most of them in {inside.idxmax()} ({share} of these)"
+        return DataError(msg, f"Choose other cells or another gene; {counted}, {where_most}.")
     return None
 
 

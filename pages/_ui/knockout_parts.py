@@ -13,6 +13,9 @@ from pages._ui.annotation_export import table_download
 
 Draw = Callable[[bool], go.Figure]
 
+NO_NUMBER = "–"
+"""What stands in a table where nothing was measured or tested."""
+
 _SCIENTIFIC = ("p", "q")
 _PAPER_WIDTH = 960
 
@@ -71,6 +74,7 @@ def table(
     st.dataframe(
         rows,
         hide_index=True,
+        placeholder=NO_NUMBER,
         width="stretch",
         key=key,
         alt=alt,

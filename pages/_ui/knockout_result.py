@@ -220,7 +220,7 @@ def _directions(shown: Shown) -> None:
         alt=f"Change of cosine of each group of cells to each other: {shown.title}",
     )
     table(
-        result.directions,
+        result.directions.sort_values("q", kind="stable"),
         {
             "group": "Cells of",
             "target": "go",

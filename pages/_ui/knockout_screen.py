@@ -11,7 +11,7 @@ from pages._ui.knockout_cells import Where
 from pages._ui.knockout_form import Deed
 from pages._ui.knockout_genes import take_alone
 from pages._ui.knockout_list import Asked, AskedList
-from pages._ui.knockout_parts import column_config, figure
+from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
 from pages._ui.knockout_result import code, waiting
 from pages._ui.knockout_words import HELP
 from scdiva_core.data.h5ad import H5adDataset
@@ -216,6 +216,7 @@ def _table(rows: pd.DataFrame, *, done: bool) -> None:
     st.dataframe(
         rows,
         hide_index=True,
+        placeholder=NO_NUMBER,
         width="stretch",
         height=360,
         key=key,

@@ -100,7 +100,7 @@ class PerturbationHead(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Predicted log1p value of each gene token: ``[B, L, hidden]`` to ``[B, L]``."""
+        """Predicted change of each gene token's log1p value: ``[B, L, hidden]`` to ``[B, L]``."""
         return self.regressor(tokens).squeeze(-1)
 
 

@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "cli_annotate": {"errors", "data", "annotations", "tasks", "engine", "engine_annotation", "cli_progress"},
     "cli_knockout": {"errors", "data", "tasks", "engine", "engine_cells", "engine_knockout", "cli_progress"},
     "cli_finetune": {"errors", "data", "engine", "training"},
-    "cli_evaluate": {"errors", "data", "engine", "evaluation"},
+    "cli_evaluate": {"errors", "data", "engine", "evaluation", "training"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -31,7 +31,7 @@ def reading(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny checkpoint with room for all genes of a cell, so that those that tell types apart are read."""
     folder = write_tiny_checkpoint(tmp_path_factory.mktemp("reading"))
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "max_genes": 600}))
+    (folder / "config.json").write_text(json.dumps({**config, "max_genes": 300}))
     return folder
 
 

@@ -20,6 +20,7 @@ def two(open_page: Open, perturbed: Engine) -> AppTest:
     page = choose(open_page(), "CD79A")
     page.button(key="ko-run").click().run()
     page.segmented_control(key="ko-action").set_value("hide").run()
+    page.session_state["ko-compare"] = True
     return page.button(key="ko-run").click().run()
 
 
@@ -47,7 +48,7 @@ def test_a_result_taken_off_the_list_comes_back(two: AppTest) -> None:
     assert two.subheader[1].value == "CD79A masked"
 
 
-def test_a_pasted_list_is_screened_and_a_row_fills_the_form(open_page: Open, perturbed: Engine, project: str) -> None:
+def test_a_pasted_list_is_screened_in_a_job(open_page: Open, perturbed: Engine, project: str) -> None:
     page = open_page()
     page.selectbox(key="ko-cells").set_value("category").run()
     page.multiselect(key="ko-values-cell_type").set_value(["B"]).run()
@@ -67,7 +68,8 @@ def test_a_pasted_list_is_screened_and_a_row_fills_the_form(open_page: Open, per
     assert set(rows["gene"]) == {"CD79A", "MS4A1", "IL10"}
     assert rows.set_index("gene").loc["IL10", "refused"]
     assert "1 were refused" in texts(page)
-    page.session_state[found.key] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    assert "put that gene into the form above" in texts(page)
+    assert len(page.get("plotly_chart")) == 1
 
 
 def test_regulators_and_variable_genes_are_offered(open_page: Open) -> None:

@@ -11,12 +11,9 @@ from streamlit.testing.v1 import AppTest
 
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.engine import Engine
-from scdiva_core.engine_knockout import stored_knockout
 from scdiva_core.jobs import JobQueue
 from tests.app.conftest import texts
 from tests.app.knockout.conftest import DONE, Open, keep_sets
-
-TABS = ("Map", "Cell types", "Directions", "Genes", "Controls")
 
 
 def choose(page: AppTest, *genes: str, expression: bool = False) -> AppTest:
@@ -62,22 +59,37 @@ def test_the_empty_page_says_what_to_do(open_page: Open) -> None:
     assert not page.exception
     assert "Choose one to three genes that these cells express." in texts(page)
     assert page.button(key="ko-run").disabled
+    page.session_state["ko-compare"] = True
+    page.run()
     assert "Run a second perturbation above" in texts(page)
     assert page.selectbox(key="ko-groups").value == "cell_type"
     assert page.selectbox(key="ko-donors").options == ["donor", "sample"]
 
 
-def test_a_search_by_alias_finds_the_gene_with_its_detection_and_a_click_takes_it(open_page: Open) -> None:
+def test_a_search_by_alias_finds_the_gene_with_its_detection(open_page: Open) -> None:
     page = open_page()
     page.text_input(key="ko-find").set_value("PU.1").run()
     table = next(frame for frame in page.dataframe if "found_as" in frame.value)
     assert list(table.value["symbol"]) == ["SPI1"]
     assert list(table.value["found_as"]) == ["PU.1"]
     assert table.value["detection in CD14 Monocytes"].item() > table.value["detection in B"].item()
-    page.session_state[table.key] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    page.run()
     page.text_input(key="ko-find").set_value("no such gene").run()
     assert "No gene of this file that the model knows is called no such gene" in page.info[0].value
+
+
+def test_a_click_takes_a_gene_beside_the_others_or_alone() -> None:
+    def click() -> None:
+        import streamlit as st
+
+        from pages._ui import knockout_genes
+
+        for gene in ("A", "B", "C", "D", "C"):
+            knockout_genes.take(gene)
+        st.text(" ".join(st.session_state[knockout_genes.GENES]))
+        knockout_genes.take_alone("E")
+        st.text(" ".join(st.session_state[knockout_genes.GENES]))
+
+    assert [text.value for text in AppTest.from_function(click).run().text] == ["B D C", "E"]
 
 
 def test_typed_aliases_are_resolved_and_unknown_names_explained(open_page: Open) -> None:
@@ -93,8 +105,8 @@ def test_a_gene_that_no_cell_expresses_is_refused_with_its_counts(open_page: Ope
     assert "Choose at least one value" in page.info[0].value
     page.multiselect(key="ko-values-cell_type").set_value(["Megakaryocytes"]).run()
     error = page.error[0].value
-    assert "None of the 1 cells of cell\\_type\\=Megakaryocytes expresses CD79A" in error
-    assert "of 150 cells of the file express it, most often B" in error
+    assert "0 of 1 cells \\(cell\\_type=Megakaryocytes\\) express CD79A" in error
+    assert "of 150 cells of the file express it, most of them in B" in error
     assert page.button(key="ko-run").disabled
     page.selectbox(key="ko-cells").set_value("all").run()
     assert not page.error
@@ -124,15 +136,14 @@ def test_a_knockout_runs_as_a_job_and_is_found_again_in_another_session(
     assert finish_jobs(perturbed, project) == ["done"]
     again = open_page()
     assert not again.exception
-    assert "MS4A1 knocked out in cell\\_type\\=B" in [heading.value for heading in again.subheader]
+    assert "MS4A1 knocked out in cell\\_type=B" in [heading.value for heading in again.subheader]
     commands = [code.value for code in again.code]
     assert any("--genes MS4A1 --no-expression --group cell_type --subset cell_type=B" in text for text in commands)
     made: dict[str, object] = {}
-    exec(next(text for text in commands if "Engine(" in text).replace("engine = Engine", "engine = None #"), made)
-    settings = made["settings"]
+    exec(next(text for text in commands if "Engine(" in text), made)
     with perturbed.open(cells) as dataset:
-        inside = np.flatnonzero(dataset.obs["cell_type"] == "B")
-        assert stored_knockout(perturbed, dataset, settings, inside).n_cells == len(inside)
+        assert made["result"].n_cells == made["result"].n_sampled == (dataset.obs["cell_type"] == "B").sum()
+        assert list(made["result"].cells["group"].unique()) == ["B"]
 
 
 def test_the_caption_states_counts_null_and_sign_in_words(shown: AppTest) -> None:

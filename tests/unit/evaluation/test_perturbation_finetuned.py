@@ -131,8 +131,10 @@ def test_words_and_table_say_who_is_better() -> None:
     assert low == pytest.approx(0.4)
     assert mean <= high <= 0.6 + 1e-9
     assert number == 3
-    assert made.words.splitlines()[0] == "pearson_delta: beats mean; is level with random; loses to additive."
-    assert made.words.splitlines()[1] == "de_mse: nothing to compare."
+    lines = made.words.splitlines()
+    assert lines[0] == "single, pearson_delta (3 perturbations): beats mean; is level with random; loses to additive."
+    assert lines[1] == "single, de_mse: nothing to compare."
+    assert len(lines) == len(MEASURES), "of several genes there is nothing to say"
     assert made.summary().loc[("single", "scdiva"), "pearson_delta"] == pytest.approx(0.6)
     assert made.summary().index.get_level_values("method").tolist() == ["scdiva", *BASELINES]
     row = made.to_markdown().splitlines()[2]
@@ -142,4 +144,11 @@ def test_words_and_table_say_who_is_better() -> None:
 def test_less_error_is_better() -> None:
     made = hand_made({"scdiva": [1.0, 1.0], "mean": [2.0, 3.0]}, "de_mse")
     assert made.comparison("de_mse", "mean")[0] == pytest.approx(1.5)
-    assert "de_mse: beats mean." in made.words
+    assert "de_mse (2 perturbations): beats mean." in made.words
+
+
+def test_singles_and_doubles_are_compared_apart() -> None:
+    made = hand_made({"scdiva": [0.5, 0.6, 0.1, 0.2], "mean": [0.1, 0.2, 0.5, 0.7]}, "hit_rate")
+    made.scores.loc[made.scores["perturbation"].isin(["p2", "p3"]), "group"] = "double, 1 seen"
+    assert "single, hit_rate (2 perturbations): beats mean." in made.words
+    assert "several genes, hit_rate (2 perturbations): loses to mean." in made.words
