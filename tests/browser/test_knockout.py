@@ -36,7 +36,7 @@ def take_by_keyboard(user: Visit, gene: str) -> None:
     page.keyboard.type(gene)
     expect(page.get_by_role("option")).to_have_count(1)  # until then Enter would take another one
     page.keyboard.press("Enter")
-    expect(page.locator(".st-key-ko-detection")).to_be_visible()
+    expect(page.locator(".st-key-ko-run")).to_contain_text(f"Knock out {gene}")
     page.keyboard.press("Escape")
     user.settled()
 
@@ -49,7 +49,8 @@ def take_from_search(user: Visit, name: str, gene: str) -> None:
     rows = page.locator("[class*=st-key-ko-matches-] canvas").first
     expect(rows).to_be_visible()
     user.settled()
-    rows.click(position={"x": 17, "y": 52})
+    area = rows.bounding_box()
+    page.mouse.click(area["x"] + 17, area["y"] + 52)  # the box at the left of the first row
     expect(page.get_by_role("button", name=re.compile(f"Knock out .*{gene}"))).to_be_visible()
     user.settled()
 

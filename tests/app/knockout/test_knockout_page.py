@@ -185,7 +185,7 @@ def test_donors_and_expression_have_their_place(open_page: Open, perturbed: Engi
     page.session_state["ko-tabs"] = "Genes"
     page.run()
     assert len(page.get("plotly_chart")) == 2
-    assert any("has not been established" in warning.value for warning in page.warning)
+    assert any("does not beat co-expression" in warning.value for warning in page.warning)
     table = next(frame.value for frame in page.dataframe if "noise" in frame.value)
     assert "CD79A" not in set(table["symbol"])
     page.session_state["ko-tabs"] = "Controls"
