@@ -23,6 +23,7 @@ _KINDS = {"regulators": "Transcription factors", "variable": "Variable genes", "
 _DEFAULT_MOST = 100
 _KEPT = "Genes that are done are kept; starting again goes on from there."
 _POLL_SECONDS = 2.0
+_TABLE_PIXELS, _FEW_ROWS = 360, 9
 _COLUMNS = {
     "gene": "Gene",
     "effect": "Shift",
@@ -179,7 +180,7 @@ def _shown(choice: state.Choice, cells: H5adDataset, item: Asked, name: str) -> 
 def _so_far(cells: H5adDataset, item: Asked) -> None:
     rows = knockout_work.screened_so_far(cells, item)
     if rows is not None and len(rows):
-        st.caption(f"{len(rows):,} of {len(item.settings.genes):,} genes so far. Random genes come last, then p and q.")
+        st.caption(f"{len(rows):,} of {len(item.settings.genes):,} genes so far. z, p and q come at the end.")
         _table(rows, done=False)
 
 
@@ -204,7 +205,8 @@ def _chart(rows: pd.DataFrame, item: Asked, name: str) -> None:
 
 
 def _table(rows: pd.DataFrame, *, done: bool) -> None:
-    columns = {column: label for column, label in _COLUMNS.items() if column in rows}
+    empty = () if done else ("z", "p", "q", "detection", "top_moved")
+    columns = {column: label for column, label in _COLUMNS.items() if column not in empty}
     if not (rows["refused"].fillna("") != "").any():
         columns.pop("refused")
     key = f"ko-screen-table-{state.gene_round()}-{done}"
@@ -218,7 +220,7 @@ def _table(rows: pd.DataFrame, *, done: bool) -> None:
         hide_index=True,
         placeholder=NO_NUMBER,
         width="stretch",
-        height=360,
+        height=_TABLE_PIXELS if len(rows) > _FEW_ROWS else "auto",
         key=key,
         alt="Genes of the screen",
         column_order=list(columns),
