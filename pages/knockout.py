@@ -48,7 +48,7 @@ def page() -> None:
         return
     asked = knockout_work.asked_before("knockout", choice, cells)
     where, deed = knockout_form.section(choice, cells, found, asked)
-    knockout_compare.results(asked, cells)
+    knockout_compare.results(asked)
     if asked.shown is not None:
         with errors.shown():
             knockout_result.section(choice, cells, found, asked.shown, name)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages._ui import knockout_work, words
 from pages._ui.annotation_export import table_download
-from pages._ui.knockout_list import Asked, AskedList
+from pages._ui.knockout_list import AskedList
 from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
 from pages._ui.knockout_result import Shown, bars, heat
 from pages._ui.knockout_words import HELP
@@ -17,15 +17,13 @@ from scdiva_core.data.h5ad import H5adDataset
 _ENDS = ("A", "B")
 
 
-def results(asked: AskedList, cells: H5adDataset) -> None:
+def results(asked: AskedList) -> None:
     """List what was asked for, with buttons to look at one again and to take it off the list.
 
     Parameters
     ----------
     asked
         The list.
-    cells
-        The open data set.
     """
     if not len(asked) and not asked.can_undo:
         return
@@ -34,7 +32,7 @@ def results(asked: AskedList, cells: H5adDataset) -> None:
         for item in asked:
             with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"ko-item-{item.key}"):
                 mark = ":material/visibility: " if shown is not None and item.key == shown.key else ""
-                st.markdown(f"{mark}{words.as_text(item.title)} · {words.as_text(_looked_at(item))}", width="stretch")
+                st.markdown(f"{mark}{words.as_text(item.title)} · {words.as_text(item.how)}", width="stretch")
                 st.button(
                     "Show",
                     key=f"ko-show-{item.key}",
@@ -54,13 +52,6 @@ def results(asked: AskedList, cells: H5adDataset) -> None:
                 )
         if asked.can_undo:
             st.button("Undo", key="ko-undo", type="tertiary", icon=":material/undo:", on_click=asked.undo)
-
-
-def _looked_at(item: Asked) -> str:
-    """What tells results of the same perturbation apart."""
-    settings = item.settings
-    donors = f", donors {settings.donor_key}" if settings.donor_key else ""
-    return f"by {settings.group_key or 'Leiden cluster'}, at most {settings.most_cells:,} cells{donors}"
 
 
 def side_by_side(asked: AskedList, cells: H5adDataset, name: str) -> None:
@@ -98,7 +89,7 @@ def _compared(asked: AskedList, cells: H5adDataset, name: str) -> None:
             end,
             list(done),
             index=place,
-            format_func=lambda key: f"{done[key].title} ({_looked_at(done[key].item)})",
+            format_func=lambda key: f"{done[key].title} ({done[key].item.how})",
             key=f"ko-compare-{end}",
         )
         chosen.append(done[key])

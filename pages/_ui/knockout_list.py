@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,6 +51,14 @@ class Asked:
         """What is done, and in which cells."""
         return self.what if self.cells is None else f"{self.what} in {self.settings.cells}"
 
+    @property
+    def how(self) -> str:
+        """What tells it from the same perturbation looked at in another way."""
+        settings = self.settings
+        donors = getattr(settings, "donor_key", None)
+        told = f"by {settings.group_key or 'Leiden cluster'}, at most {settings.most_cells:,} cells"
+        return f"{told}, donors {donors}" if donors else told
+
 
 class AskedList:
     """What was asked for, the latest first, and which of it is shown.
@@ -66,7 +74,7 @@ class AskedList:
         self._history: list[tuple[Asked, ...]] = []
         self._shown = self._items[0].key if self._items else None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Asked]:
         return iter(self._items)
 
     def __len__(self) -> int:

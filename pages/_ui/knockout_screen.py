@@ -13,10 +13,10 @@ from pages._ui.knockout_genes import take_alone
 from pages._ui.knockout_list import Asked, AskedList
 from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
 from pages._ui.knockout_result import code, waiting
-from pages._ui.knockout_words import HELP
+from pages._ui.knockout_words import HELP, NO_EXPERIMENT
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_knockout import ScreenSettings
-from scdiva_core.figures.perturbation_bars import screen_chart
+from scdiva_core.figures.perturbation_bars import SIGNIFICANT, screen_chart
 from scdiva_core.tasks.knockout_genes import Kind, parse_gene_list, screen_genes
 
 _KINDS = {"regulators": "Transcription factors", "variable": "Variable genes", "pasted": "A list of mine"}
@@ -164,7 +164,7 @@ def _parsed(text: str, sha256: str, _cells: H5adDataset) -> tuple[dict[str, str]
 def _shown(choice: state.Choice, cells: H5adDataset, item: Asked, name: str) -> None:
     rows = knockout_work.screened(cells, item)
     if rows is not None:
-        st.markdown(f"**{words.as_text(item.title)}**")
+        st.markdown(f"**{words.as_text(item.title)}** · {words.as_text(item.how)}")
         _words(rows)
         _chart(rows, item, name)
         _table(rows, done=True)
@@ -186,12 +186,13 @@ def _so_far(cells: H5adDataset, item: Asked) -> None:
 
 def _words(rows: pd.DataFrame) -> None:
     tested = rows["q"].notna()
-    clear = int((rows["q"] <= 0.05).sum())
+    clear = int((rows["q"] <= SIGNIFICANT).sum())
     refused = int((rows["refused"].fillna("") != "").sum())
-    said = f"{clear:,} of {int(tested.sum()):,} tested genes shift the cells more than random genes do (q ≤ 0.05)."
+    said = f"{clear:,} of {int(tested.sum()):,} tested genes shift the cells more than random genes do "
+    said += f"(q ≤ {SIGNIFICANT:g})."
     if refused:
-        said += f" {refused:,} were refused; the table says why."
-    st.markdown(f"{said} This is what the model expects; it is no experiment.")
+        said += f" {refused:,} {'was' if refused == 1 else 'were'} refused; the table says why."
+    st.markdown(f"{said} {NO_EXPERIMENT}")
 
 
 def _chart(rows: pd.DataFrame, item: Asked, name: str) -> None:
@@ -224,7 +225,11 @@ def _table(rows: pd.DataFrame, *, done: bool) -> None:
         key=key,
         alt="Genes of the screen",
         column_order=list(columns),
-        column_config=column_config(rows, columns, _HELP) | {"gene": st.column_config.TextColumn("Gene", pinned=True)},
+        column_config={
+            **column_config(rows, columns, _HELP),
+            "gene": st.column_config.TextColumn("Gene", pinned=True),
+            "detection": st.column_config.NumberColumn("Read by", format="percent", help=_HELP["detection"]),
+        },
         on_select=clicked if done else "ignore",
         **({"selection_mode": "single-row"} if done else {}),
     )

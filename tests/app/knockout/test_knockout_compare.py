@@ -67,7 +67,7 @@ def test_a_pasted_list_is_screened_in_a_job(open_page: Open, perturbed: Engine, 
     rows: pd.DataFrame = found.value
     assert set(rows["gene"]) == {"CD79A", "MS4A1", "IL10"}
     assert rows.set_index("gene").loc["IL10", "refused"]
-    assert "1 were refused" in texts(page)
+    assert "1 was refused" in texts(page)
     assert "put that gene into the form above" in texts(page)
     assert len(page.get("plotly_chart")) == 1
 
