@@ -102,7 +102,10 @@ def test_a_stopped_run_goes_on(
         evaluate_finetuned(base, cells, tmp_path, settings=QUICK, folds=2, cancelled=lambda: len(lines) > 0)
     assert not list(tmp_path.glob("*.json"))
     lines.clear()
-    after_one = lambda: sum("passes" in line for line in lines) == 1  # noqa: E731
+
+    def after_one() -> bool:
+        return sum("passes" in line for line in lines) == 1
+
     with pytest.raises(Cancelled):
         evaluate_finetuned(base, cells, tmp_path, settings=QUICK, folds=2, cancelled=after_one, report=lines.append)
     assert len(list(tmp_path.glob("*.json"))) == 1
