@@ -123,7 +123,8 @@ def project(
         raise DataError(msg, f"Choose at least {_FEWEST_CELLS} cells.")
     import scanpy as sc  # seconds to import, and only a job needs it
 
-    adata = anndata.AnnData(obsm={representation: np.ascontiguousarray(vectors)})
+    # A copy: what the store maps from disk cannot be written to, which the search for neighbours does not compile for.
+    adata = anndata.AnnData(obsm={representation: np.array(vectors)})
     n_neighbors = min(settings.n_neighbors, len(vectors) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy and umap warn of choices made here on purpose
@@ -177,7 +178,7 @@ def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: in
     if n_cells < 2:
         msg = f"{n_cells} cells have no neighbours."
         raise DataError(msg, "Choose a larger data set.")
-    k, vectors = min(k, n_cells - 1), np.ascontiguousarray(vectors, np.float32)
+    k, vectors = min(k, n_cells - 1), np.array(vectors, np.float32)  # a copy, as in `project`
     if n_cells <= EXACT_CELLS:
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
         return search.kneighbors(return_distance=False).astype(np.int64)

@@ -177,15 +177,17 @@ def test_too_few_cells_for_components(
 
 
 def test_more_cells_than_are_searched_exactly_have_a_map_too() -> None:
-    """From 8,192 cells on scanpy searches neighbours with pynndescent, whose releases it does not always fit."""
+    """From 8,192 cells on pynndescent searches neighbours; vectors come read-only, as the store maps them from disk."""
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(0, 1, (5000, 8)), rng.normal(12, 1, (3500, 8))]).astype(np.float32)
+    vectors.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made = project(vectors, "X_scdiva", ProjectionSettings(resolution=0.05))
     assert made.coordinates.shape == (8500, 2)
     first, second = made.leiden[:5000], made.leiden[5000:]
     assert not set(first) & set(second), "two clouds far apart share no cluster"
+    assert (nearest_cells(vectors, 3)[:5000] < 5000).all()
 
 
 def test_compiling_ahead_ends_and_leaves_maps_as_they_are(clouds: np.ndarray) -> None:
