@@ -7,7 +7,7 @@ import platform
 
 import torch
 
-from benchmarks import annotation, embedding, knockout, serialization
+from benchmarks import annotation, embedding, grn, knockout, serialization
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     for tables in (annotation.tables(), knockout.tables()):
         for text in tables:
             print(text, end="\n\n", flush=True)
+    print(grn.table(), flush=True)
 
 
 if __name__ == "__main__":

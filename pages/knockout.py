@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from pages._ui import (
+    asked_list,
     datasets,
     errors,
     frame,
     knockout_compare,
     knockout_form,
+    knockout_genes,
     knockout_result,
     knockout_screen,
     knockout_work,
@@ -42,13 +44,14 @@ def page() -> None:
         f"where the cells go, beside random genes. {NO_EXPERIMENT}"
     )
     frame.banner()
+    knockout_genes.take_from_link()
     found = maps.available(cells)
     if found.embedding is None:
         embed_first(choice, cells, done="perturbed")
         return
     asked = knockout_work.asked_before("knockout", choice, cells)
     where, deed = knockout_form.section(choice, cells, found, asked)
-    knockout_compare.results(asked)
+    asked_list.results(asked, prefix="ko")
     if asked.shown is not None:
         with errors.shown():
             knockout_result.section(choice, cells, found, asked.shown, name)

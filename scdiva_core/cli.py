@@ -1,4 +1,4 @@
-"""Command line: ``python -m scdiva_core embed|annotate|knockout|evaluate|finetune|prepare|pretrain|info``.
+"""Command line: ``python -m scdiva_core COMMAND``; ``--help`` lists the commands.
 
 Results go to files and standard output, progress and errors to standard error. Exit codes: 0 done, 1 the input
 or a choice is wrong (the message says what to do), 2 the command line is wrong, 130 interrupted.
@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from scdiva_core import cli_annotate, cli_evaluate, cli_finetune, cli_knockout
+from scdiva_core import cli_annotate, cli_evaluate, cli_finetune, cli_grn, cli_knockout
 from scdiva_core.errors import CheckpointError, ScDiVaError
 
 _EPILOG = """examples:
@@ -23,6 +23,7 @@ _EPILOG = """examples:
   python -m scdiva_core embed cells.h5ad -o cells.scdiva.h5ad
   python -m scdiva_core annotate cells.h5ad -o cells.annotated.h5ad --source scdiva,knn,markers
   python -m scdiva_core knockout cells.h5ad --genes SPI1,GATA1 --group cell_type -o knockout
+  python -m scdiva_core grn cells.h5ad --group cell_type -o networks
   python -m scdiva_core prepare corpus/*.h5ad -o shards
   python -m scdiva_core pretrain shards -o my-checkpoint --steps 2000
   python -m scdiva_core finetune annotation cells.h5ad --label cell_type -o my-checkpoint
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_embed(commands)
     cli_annotate.add(commands)
     cli_knockout.add(commands)
+    cli_grn.add(commands)
     _add_prepare(commands)
     _add_pretrain(commands)
     cli_finetune.add(commands)

@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="repetitions with other folds (default: 5)")
     parser.set_defaults(run=run)
     _add_perturbation(tasks)
+    _add_grn(tasks)
 
 
 def _add_perturbation(tasks: Any) -> None:
@@ -65,6 +66,48 @@ def _add_perturbation(tasks: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
     parser.set_defaults(run=run_perturbation)
+
+
+def _add_grn(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "grn",
+        help="attention against known regulation",
+        description=(
+            "Compare the attention of a checkpoint with co-expression, partial correlation, tree ensembles and random "
+            "scores: how well each finds regulator-target pairs that are known. Writes grn.json and grn.md. Half an "
+            "hour on two cores."
+        ),
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets, .h5ad files and grn/")
+    parser.add_argument("--tables", type=Path, help="folder of more references, DoRothEA and TRRUST")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the two results")
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="sets to use; all if left out")
+    parser.set_defaults(run=run_grn)
+
+
+def run_grn(options: argparse.Namespace) -> None:
+    """Evaluate and write ``grn.json`` and ``grn.md``; print where."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.evaluation.grn import evaluate_grn
+    from scdiva_core.evaluation.grn_report import to_markdown
+    from scdiva_core.evaluation.grn_sets import chosen_sets
+
+    sets = chosen_sets(options.sets)
+    options.output.mkdir(parents=True, exist_ok=True)
+    result = evaluate_grn(
+        Engine(options.checkpoint, options.device),
+        options.data,
+        tables=options.tables,
+        sets=sets,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    (options.output / "grn.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (options.output / "grn.md").write_text(to_markdown(result), encoding="utf-8")
+    print(options.output / "grn.md")
 
 
 def run_perturbation(options: argparse.Namespace) -> None:

@@ -86,6 +86,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Perturb, write the tables, and print what was found and where it is."""
     from scdiva_core.engine import Engine
+    from scdiva_core.engine_cells import subset
 
     engine = Engine(options.checkpoint, options.device)
     if engine.card().random_weights:
@@ -93,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
     with engine.open(
         options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
     ) as dataset:
-        cells = None if options.subset is None else _subset(dataset, options.subset)
+        cells = None if options.subset is None else subset(dataset, options.subset)
         options.output.mkdir(parents=True, exist_ok=True)
         for warning in dataset.preflight.warnings:
             warn(warning)
@@ -171,22 +172,6 @@ def _screened(dataset: H5adDataset, which: str, cells: NDArray[np.int64] | None,
         msg = f"None of the names in {which[:80]!r} is a gene of this file that the model knows."
         raise DataError(msg, "Give 'regulators', 'variable', a file of gene names, or names with commas between.")
     return tuple(found)
-
-
-def _subset(dataset: H5adDataset, chosen: str) -> NDArray[np.int64]:
-    from scdiva_core.engine_cells import column
-
-    name, equals, value = chosen.partition("=")
-    if not equals:
-        msg = f"--subset {chosen!r} names no value."
-        raise DataError(msg, "Write COLUMN=VALUE.")
-    values = column(dataset, name)
-    cells = np.flatnonzero(values == value)
-    if not len(cells):
-        there = ", ".join(map(repr, sorted(values.dropna().unique())[:_SHOWN]))
-        msg = f"No cell has {value!r} in the column {name!r}."
-        raise DataError(msg, f"Values there: {there or 'none'}.")
-    return cells
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ FEWEST_DRAWN = 20
 MOST_GROUPS = 100
 """Groups of cells at most (our choice: a null of every pair of more would fill the memory)."""
 
+_NAMED = 10  # values of a column in an error
 _LOOKED_AT = 512  # cells that an estimate reads: the first of the file, wherever the set lies
 
 
@@ -222,6 +223,34 @@ def column(dataset: H5adDataset, name: str) -> pd.Series:
         msg = f"{dataset.path.name} has no column {name!r}."
         raise DataError(msg, f"Columns of obs: {', '.join(map(str, dataset.obs)) or 'none'}.")
     return texts(dataset.obs[name])
+
+
+def subset(dataset: H5adDataset, chosen: str) -> NDArray[np.int64]:
+    """Places of the cells that have a value in a column of ``obs``, ascending.
+
+    Parameters
+    ----------
+    dataset
+        Open file.
+    chosen
+        ``COLUMN=VALUE``, as on the command line.
+
+    Raises
+    ------
+    DataError
+        It names no value, there is no such column, or no cell has the value.
+    """
+    name, equals, value = chosen.partition("=")
+    if not equals:
+        msg = f"{chosen!r} names no value."
+        raise DataError(msg, "Write COLUMN=VALUE.")
+    values = column(dataset, name)
+    cells = np.flatnonzero(values == value)
+    if not len(cells):
+        there = ", ".join(map(repr, sorted(values.dropna().unique())[:_NAMED]))
+        msg = f"No cell has {value!r} in the column {name!r}."
+        raise DataError(msg, f"Values there: {there or 'none'}.")
+    return cells
 
 
 def drawn_cells(cells: NDArray[np.int64], groups: ArrayLike, most: int, seed: int) -> NDArray[np.int64]:

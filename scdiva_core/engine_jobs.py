@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scdiva_core import engine_knockout
+from scdiva_core import engine_grn, engine_knockout
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
+from scdiva_core.engine_grn import GrnSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
 from scdiva_core.tasks.progress import stop_if
@@ -105,6 +106,49 @@ def screen(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         table = engine_knockout.screen(engine, dataset, settings, **_asked(payload, context))
     refused = int((table["refused"] != "").sum())
     return {"n_tested": len(table) - refused, "n_refused": refused}
+
+
+def grn(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Make a regulatory network of a cell set, with all that stands beside it.
+
+    Parameters
+    ----------
+    payload
+        ``path``, ``checkpoint``, ``device``, ``matrix``, ``gene_column``, ``values`` as for `embed`; ``settings`` as
+        `GrnSettings.to_dict` makes them; ``cells`` and ``against``, lists of places in the file, or None.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_regulators`` and ``n_edges``, for the job's row; the result lies in the store.
+    """
+    sets = [None if payload[name] is None else np.array(payload[name], np.int64) for name in ("cells", "against")]
+    settings = GrnSettings.from_dict(payload["settings"])
+    with _opened(payload) as (engine, dataset):
+        found = engine_grn.grn(engine, dataset, settings, *sets, progress=context.progress, cancelled=context.cancelled)
+    return {"n_regulators": len(found.regulators), "n_edges": len(found.edges)}
+
+
+def regulon_activity(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Judge each regulator's activity in each cell of a data set.
+
+    Parameters
+    ----------
+    payload
+        As for `embed`, without settings.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_regulators``, for the job's row; the result lies in the store.
+    """
+    with _opened(payload) as (engine, dataset):
+        found = engine_grn.regulon_activity(engine, dataset, progress=context.progress, cancelled=context.cancelled)
+    return {"n_regulators": found.shape[1]}
 
 
 @contextmanager

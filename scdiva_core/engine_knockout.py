@@ -18,8 +18,6 @@ from scdiva_core.engine_knockout_result import (
     KnockoutResult,
     KnockoutSettings,
     caption,
-    packed,
-    unpacked,
     warnings_of,
 )
 from scdiva_core.engine_knockout_tables import (
@@ -35,6 +33,7 @@ from scdiva_core.engine_knockout_tables import (
 from scdiva_core.engine_screen import ScreenSettings, screen, screen_progress, stored_screen
 from scdiva_core.errors import DataError, StoreError
 from scdiva_core.store import StoredResult
+from scdiva_core.store_tables import packed, unpacked
 from scdiva_core.tasks.neighbors import ProjectionSettings
 from scdiva_core.tasks.perturbation import check_read, effect
 from scdiva_core.tasks.perturbation_null import MOST_CELLS

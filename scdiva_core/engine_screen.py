@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
 from scdiva_core.engine_cells import Draw, Ground, Stages, costs_before, ground
-from scdiva_core.engine_knockout_result import packed, unpacked
 from scdiva_core.errors import DataError, StoreError
 from scdiva_core.store_entry import disk_errors
+from scdiva_core.store_tables import packed, unpacked
 from scdiva_core.tasks import screen as task
 from scdiva_core.tasks.neighbors import ProjectionSettings
 from scdiva_core.tasks.perturbation import Mode, Perturbation

@@ -14,6 +14,7 @@ PAGES = {
     "embedding": ("Embedding", ":material/bubble_chart:"),
     "annotation": ("Annotation", ":material/label:"),
     "knockout": ("Knockout", ":material/genetics:"),
+    "grn": ("GRN", ":material/hub:"),
     "model": ("Model", ":material/neurology:"),
 }
 """Files in pages/, in the order of the navigation: title and icon."""

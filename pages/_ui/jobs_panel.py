@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages._ui import datasets, resources, state, words
+from pages._ui import datasets, errors, resources, state, words
 from scdiva_core.jobs import Job
 from scdiva_core.tasks.neighbors import ProjectionSettings
 
@@ -147,6 +147,41 @@ def progress_card(job: Job, ready: Callable[[], bool], *, kept: str = _CELLS_KEP
         What becomes of what is done when the job is cancelled.
     """
     st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, ready, kept)
+
+
+def waiting(job: Job | None, title: str, submit: Callable[[], object], *, kept: str, key: str) -> None:
+    """Say how far work is that has no result yet, or why it ended without one, with a button to begin again.
+
+    Parameters
+    ----------
+    job
+        The latest for this work; None where there was none.
+    title
+        What the user calls it.
+    submit
+        Queues it.
+    kept
+        What becomes of what is done when it is cancelled.
+    key
+        Begins the keys of what is drawn.
+    """
+    if job is not None and job.active:
+        progress_card(job, ready=lambda: False, kept=kept)
+        return
+    with st.container(border=True, key=f"{key}-ended"):
+        st.markdown(f"**{words.as_text(title)}**")
+        if job is not None and job.state == "failed":
+            errors.show_failure(job)
+        elif job is not None and job.state == "cancelled":
+            st.info(f"This was cancelled. {kept}", icon=":material/info:")
+        else:
+            st.info("This has not been computed with this checkpoint and way of reading.", icon=":material/info:")
+        st.button(
+            "Try again" if job is not None else "Compute it",
+            key=f"{key}-again",
+            icon=":material/replay:",
+            on_click=submit,
+        )
 
 
 def _progress(job_id: str, ready: Callable[[], bool], kept: str) -> None:

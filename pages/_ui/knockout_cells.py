@@ -9,15 +9,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages._ui import maps, resources, sets_panel, state, words
+from pages._ui import maps, resources, sets_panel, state
 from pages._ui.annotation_work import group_columns
+from pages._ui.cell_picker import ALL, Picker
 from pages._ui.knockout_words import HELP
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.tasks.knockout_genes import gene_table
 
-_ALL = "all"
-_CATEGORY = "category"
-_SET = "set: "
 _DEFAULT_MOST = 500
 
 
@@ -66,7 +64,8 @@ def controls(cells: H5adDataset, found: maps.Found) -> Where:
     columns = group_columns(cells)
     which, by, donors, most = st.columns([3, 2, 2, 2], vertical_alignment="top")
     with which:
-        name, places = _cell_set(cells, sets_panel.Sets(cells, found.maps), columns)
+        sets = sets_panel.Sets(cells, found.maps)
+        name, places = Picker(cells, sets, columns).pick("Cells", prefix="ko", help_text=HELP["cells"])
     group_key = by.selectbox(
         "Groups",
         [*columns, None],
@@ -95,48 +94,7 @@ def controls(cells: H5adDataset, found: maps.Found) -> Where:
 
 def everywhere(cells: H5adDataset, where: Where) -> Where:
     """All cells of the file, grouped alike."""
-    return replace(where, cells=None, name=_ALL, n_cells=cells.n_obs)
-
-
-def _cell_set(cells: H5adDataset, sets: sets_panel.Sets, columns: list[str]) -> tuple[str, np.ndarray | None]:
-    """Name and places of the set; places are None for all cells."""
-    masks = sets.masks
-    options = [_ALL, *([_CATEGORY] if columns else []), *(f"{_SET}{name}" for name in masks)]
-    kept = st.session_state.get("ko-cells")
-    if kept is not None and kept not in options:  # another file, or the set was deleted
-        del st.session_state["ko-cells"]
-    option = st.selectbox(
-        "Cells",
-        options,
-        format_func=lambda option: {
-            _ALL: f"All {words.number(cells.n_obs)} cells",
-            _CATEGORY: "Cells of a category …",
-        }.get(option, f"Cell set {option.removeprefix(_SET)}"),
-        key="ko-cells",
-        help=HELP["cells"],
-        persist_state="session",
-    )
-    if option == _ALL:
-        return _ALL, None
-    if option == _CATEGORY:
-        return _category(cells, columns)
-    name = option.removeprefix(_SET)
-    return name, np.flatnonzero(masks[name]).astype(np.int64)
-
-
-def _category(cells: H5adDataset, columns: list[str]) -> tuple[str, np.ndarray]:
-    column = st.selectbox("Column", columns, key="ko-column", persist_state="session")
-    values = cells.obs[column].dropna().astype(str)
-    chosen = st.multiselect(
-        "Values",
-        sorted(set(values), key=str.casefold),
-        key=f"ko-values-{column}",
-        placeholder="choose at least one",
-        persist_state="session",
-    )
-    inside = cells.obs[column].astype(str).isin(chosen).to_numpy() & cells.obs[column].notna().to_numpy()
-    name = f"{column}={chosen[0]}" if len(chosen) == 1 else f"{column}: {', '.join(chosen)}"
-    return name, np.flatnonzero(inside).astype(np.int64)
+    return replace(where, cells=None, name=ALL, n_cells=cells.n_obs)
 
 
 def detection(choice: state.Choice, cells: H5adDataset, where: Where) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Results of this session: which is shown, and two of them side by side."""
+"""Two results of this session side by side."""
 
 from __future__ import annotations
 
@@ -6,52 +6,15 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import knockout_work, words
+from pages._ui import knockout_work
 from pages._ui.annotation_export import table_download
-from pages._ui.knockout_list import AskedList
-from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
+from pages._ui.asked_list import AskedList
 from pages._ui.knockout_result import Shown, bars, heat
 from pages._ui.knockout_words import HELP
+from pages._ui.parts import NO_NUMBER, column_config, figure
 from scdiva_core.data.h5ad import H5adDataset
 
 _ENDS = ("A", "B")
-
-
-def results(asked: AskedList) -> None:
-    """List what was asked for, with buttons to look at one again and to take it off the list.
-
-    Parameters
-    ----------
-    asked
-        The list.
-    """
-    if not len(asked) and not asked.can_undo:
-        return
-    shown = asked.shown
-    with st.expander(f"Results ({len(asked)})", icon=":material/list:", expanded=len(asked) > 1):
-        for item in asked:
-            with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"ko-item-{item.key}"):
-                mark = ":material/visibility: " if shown is not None and item.key == shown.key else ""
-                st.markdown(f"{mark}{words.as_text(item.title)} · {words.as_text(item.how)}", width="stretch")
-                st.button(
-                    "Show",
-                    key=f"ko-show-{item.key}",
-                    type="tertiary",
-                    disabled=bool(mark),
-                    on_click=asked.show,
-                    args=(item,),
-                )
-                st.button(
-                    "Remove",
-                    key=f"ko-remove-{item.key}",
-                    type="tertiary",
-                    icon=":material/close:",
-                    help="Takes it off this list. Undo brings it back; what was computed stays stored.",
-                    on_click=asked.remove,
-                    args=(item.key,),
-                )
-        if asked.can_undo:
-            st.button("Undo", key="ko-undo", type="tertiary", icon=":material/undo:", on_click=asked.undo)
 
 
 def side_by_side(asked: AskedList, cells: H5adDataset, name: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import streamlit as st
 
 from pages._ui import errors, knockout_cells, knockout_work, maps, state, words
+from pages._ui.asked_list import AskedList
 from pages._ui.knockout_cells import Where
 from pages._ui.knockout_genes import chosen_genes, refusal
-from pages._ui.knockout_list import Asked, AskedList
+from pages._ui.knockout_list import Asked
 from pages._ui.knockout_words import ACTIONS, FACTORS, HELP
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_knockout import KnockoutSettings

@@ -15,6 +15,9 @@ from scdiva_core.tasks.perturbation import MOST_GENES
 GENES = "ko-genes"
 """Key of the field with the chosen genes."""
 
+LINKED = "gene"
+"""Parameter of a link to the page Knockout: the gene to choose."""
+
 _MATCHES = 8
 
 
@@ -68,6 +71,12 @@ def take_alone(symbol: str) -> None:
     """Choose a gene instead of all others."""
     st.session_state[GENES] = [symbol]
     state.clear_gene_rows()
+
+
+def take_from_link() -> None:
+    """Choose the gene that a link to the page names, once: the address forgets it."""
+    if symbol := st.query_params.pop(LINKED, None):
+        take_alone(symbol)
 
 
 def refusal(table: pd.DataFrame, everywhere: pd.DataFrame, genes: tuple[str, ...], where: str) -> ScDiVaError | None:

@@ -1,10 +1,9 @@
-"""Perturbations that were asked for in this session: a list whose removals can be undone."""
+"""One perturbation or screen that was asked for, and what it is called."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -58,54 +57,3 @@ class Asked:
         donors = getattr(settings, "donor_key", None)
         told = f"by {settings.group_key or 'Leiden cluster'}, at most {settings.most_cells:,} cells"
         return f"{told}, donors {donors}" if donors else told
-
-
-class AskedList:
-    """What was asked for, the latest first, and which of it is shown.
-
-    Parameters
-    ----------
-    begun
-        Asked for in an earlier session, the latest first.
-    """
-
-    def __init__(self, begun: Sequence[Asked] = ()) -> None:
-        self._items = tuple({item.key: item for item in reversed(begun)}.values())[::-1]
-        self._history: list[tuple[Asked, ...]] = []
-        self._shown = self._items[0].key if self._items else None
-
-    def __iter__(self) -> Iterator[Asked]:
-        return iter(self._items)
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def shown(self) -> Asked | None:
-        """The one to look at."""
-        return next((item for item in self._items if item.key == self._shown), None)
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether something was removed."""
-        return bool(self._history)
-
-    def show(self, item: Asked) -> None:
-        """Look at one; it is put on the list where it is not there yet."""
-        if all(other.key != item.key for other in self._items):
-            self._items = (item, *self._items)
-        self._shown = item.key
-
-    def remove(self, key: str) -> None:
-        """Take one off the list; what was computed stays stored."""
-        self._history.append(self._items)
-        self._items = tuple(item for item in self._items if item.key != key)
-        if self._shown == key:
-            self._shown = self._items[0].key if self._items else None
-
-    def undo(self) -> None:
-        """Put back what was removed last, among what was asked for since."""
-        if self._history:
-            before = self._history.pop()
-            there = {item.key for item in before}
-            self._items = (*(item for item in self._items if item.key not in there), *before)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import errors, jobs_panel, knockout_work, maps, state, words
+from pages._ui import code_lines, jobs_panel, knockout_work, maps, state, words
 from pages._ui.knockout_list import Asked
-from pages._ui.knockout_parts import figure, table
 from pages._ui.knockout_words import EXPRESSION_RELIABILITY, HELP, NO_EXPERIMENT
+from pages._ui.parts import figure, table
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_knockout import KnockoutResult
 from scdiva_core.figures.perturbation import arrow_map, directions_heat, expression_volcano, transition_sankey
@@ -79,16 +80,12 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
 
 def code(choice: state.Choice, cells: H5adDataset, item: Asked) -> None:
     """Offer the lines of Python and the command that make a result again."""
-    with st.expander("Copy as Python or as a command", icon=":material/code:"):
-        st.code(knockout_work.as_python(choice, item, cells.n_obs), language="python")
-        command = knockout_work.command_line(choice, cells, item)
-        if command is not None:
-            st.code(command, language="bash")
-            return
-        st.caption(
-            "The command line takes the cells of one value of a column of obs. Take the file home with its cell sets "
-            "(page Embedding): each is a column there."
-        )
+    code_lines.show(
+        knockout_work.as_python(choice, item, cells.n_obs),
+        knockout_work.command_line(choice, cells, item),
+        why_none="The command line takes the cells of one value of a column of obs. Take the file home with its cell "
+        "sets (page Embedding): each is a column there.",
+    )
 
 
 def waiting(kind: knockout_work.Kind, choice: state.Choice, item: Asked, *, kept: str) -> None:
@@ -101,25 +98,13 @@ def waiting(kind: knockout_work.Kind, choice: state.Choice, item: Asked, *, kept
     kept
         What becomes of what is done when it is cancelled.
     """
-    job = knockout_work.job(kind, choice, item)
-    if job is not None and job.active:
-        jobs_panel.progress_card(job, ready=lambda: False, kept=kept)
-        return
-    with st.container(border=True, key=f"ko-{kind}-ended"):
-        st.markdown(f"**{words.as_text(item.title)}**")
-        if job is not None and job.state == "failed":
-            errors.show_failure(job)
-        elif job is not None and job.state == "cancelled":
-            st.info(f"This was cancelled. {kept}", icon=":material/info:")
-        else:
-            st.info("This has not been computed with this checkpoint and way of reading.", icon=":material/info:")
-        st.button(
-            "Try again" if job is not None else "Compute it",
-            key=f"ko-{kind}-again",
-            icon=":material/replay:",
-            on_click=knockout_work.submit,
-            args=(kind, choice, item, item.title),
-        )
+    jobs_panel.waiting(
+        knockout_work.job(kind, choice, item),
+        item.title,
+        partial(knockout_work.submit, kind, choice, item, item.title),
+        kept=kept,
+        key=f"ko-{kind}",
+    )
 
 
 def _in_words(shown: Shown) -> None:

@@ -7,13 +7,14 @@ import streamlit as st
 
 from pages._ui import knockout_work, resources, state, words
 from pages._ui.annotation_export import table_download
+from pages._ui.asked_list import AskedList
 from pages._ui.knockout_cells import Where
 from pages._ui.knockout_form import Deed
 from pages._ui.knockout_genes import take_alone
-from pages._ui.knockout_list import Asked, AskedList
-from pages._ui.knockout_parts import NO_NUMBER, column_config, figure
+from pages._ui.knockout_list import Asked
 from pages._ui.knockout_result import code, waiting
 from pages._ui.knockout_words import HELP, NO_EXPERIMENT
+from pages._ui.parts import NO_NUMBER, column_config, figure
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_knockout import ScreenSettings
 from scdiva_core.figures.perturbation_bars import SIGNIFICANT, screen_chart

@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pages._ui import datasets, jobs_panel, resources, state
-from pages._ui.knockout_list import Asked, AskedList
+from pages._ui import code_lines, datasets, jobs_panel, resources, state
+from pages._ui.asked_list import AskedList
+from pages._ui.cell_picker import is_subset
+from pages._ui.knockout_list import Asked
 from scdiva_core.data.h5ad import H5adDataset
-from scdiva_core.data.packing import pack_mask
 from scdiva_core.engine_knockout import (
     KnockoutResult,
     KnockoutSettings,
@@ -106,30 +107,23 @@ def as_python(choice: state.Choice, item: Asked, n_obs: int) -> str:
     n_obs
         Cells of the data set.
     """
-    options = "".join(
-        f", {name}={value!r}"
-        for name, value, plain in (("matrix", choice.matrix, None), ("values", choice.values, "auto"))
-        if value != plain
-    )
     made = "knockout" if isinstance(item.settings, KnockoutSettings) else "screen"
     head, argument = "", ""
     if item.cells is not None:
-        mask = np.isin(np.arange(n_obs), item.cells)
-        head = "import numpy as np\n\nfrom scdiva_core.data.packing import unpack_mask\n"
-        argument = f", np.flatnonzero(unpack_mask({pack_mask(mask)!r}, {n_obs}))"
+        head, argument = code_lines.UNPACKING, f", {code_lines.packed_cells(item.cells, n_obs)}"
     return f"""{head}from scdiva_core.engine import Engine
 from scdiva_core.engine_knockout import {type(item.settings).__name__}, {made}
 
-engine = Engine({resources.checkpoint()!r}, device={resources.device()!r})
+{code_lines.engine_line()}
 settings = {item.settings!r}
-with engine.open({str(datasets.locate(choice))!r}{options}) as cells:
+{code_lines.opening_line(choice)}
     result = {made}(engine, cells, settings{argument})
 """
 
 
 def command_line(choice: state.Choice, cells: H5adDataset, item: Asked) -> str | None:
     """Command that writes the same tables; None for cells that the command line has no words for."""
-    if item.cells is not None and not _is_subset(cells, item):
+    if item.cells is not None and not is_subset(cells, item.settings.cells, item.cells):
         return None
     settings = item.settings
     words = ["python", "-m", "scdiva_core", "knockout", str(datasets.locate(choice))]
@@ -146,23 +140,5 @@ def command_line(choice: state.Choice, cells: H5adDataset, item: Asked) -> str |
     words += ["--group", settings.group_key] if settings.group_key else []
     words += ["--subset", settings.cells] if item.cells is not None else []
     words += ["-n", str(settings.most_cells)]
-    words += [
-        part
-        for name, value, plain in (
-            ("--checkpoint", resources.checkpoint(), "default"),
-            ("--device", resources.device(), "auto"),
-            ("--matrix", choice.matrix, None),
-            ("--values", choice.values, "auto"),
-        )
-        if value != plain
-        for part in (name, value)
-    ]
+    words += code_lines.reading_flags(choice)
     return shlex.join([*words, "-o", "knockout"])
-
-
-def _is_subset(cells: H5adDataset, item: Asked) -> bool:
-    """Whether the name of the set, as ``COLUMN=VALUE``, means these cells."""
-    column, equals, value = item.settings.cells.partition("=")
-    if not equals or column not in cells.obs:
-        return False
-    return np.array_equal(np.flatnonzero(cells.obs[column].astype(str) == value), item.cells)

@@ -16,7 +16,7 @@ from typing import Literal
 import pandas as pd
 import streamlit as st
 
-from pages._ui.knockout_list import AskedList
+from pages._ui.asked_list import AskedList
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.errors import DataError, ScDiVaError
 from scdiva_core.tasks.neighbors import ProjectionSettings
@@ -38,6 +38,7 @@ _REVIEW_PROBLEM = "_review_problem"
 _GENE_TABLES = "_gene_tables"
 _ASKED = "_asked"
 _GENE_ROUND = "_gene_round"
+_NETWORK_ROUND = "_network_round"
 REVIEWER = "reviewer"
 """Key of the field for the name of who annotates."""
 
@@ -195,8 +196,8 @@ def gene_tables() -> dict[tuple[str, ...], pd.DataFrame]:
     return st.session_state.setdefault(_GENE_TABLES, {})
 
 
-def asked(kind: Literal["knockout", "screen"], data_sha256: str, read: Callable[[], AskedList]) -> AskedList:
-    """Return the perturbations or screens of a file; `read` finds those of earlier sessions the first time."""
+def asked(kind: Literal["knockout", "screen", "grn"], data_sha256: str, read: Callable[[], AskedList]) -> AskedList:
+    """Return what a file was asked; `read` finds what earlier sessions asked the first time."""
     key = f"{_ASKED}-{kind}-{data_sha256}"
     if key not in st.session_state:
         st.session_state[key] = read()
@@ -211,6 +212,16 @@ def gene_round() -> int:
 def clear_gene_rows() -> None:
     """Forget which rows of tables of genes are selected."""
     st.session_state[_GENE_ROUND] = gene_round() + 1
+
+
+def network_round() -> int:
+    """Part of the key of the picture of a network: a new one clears what was clicked there."""
+    return st.session_state.get(_NETWORK_ROUND, 0)
+
+
+def clear_network_click() -> None:
+    """Forget which gene of a network was clicked."""
+    st.session_state[_NETWORK_ROUND] = network_round() + 1
 
 
 def framed() -> bool:

@@ -45,6 +45,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def count(number_of: int, what: str) -> str:
+    """Whole number with its noun, which takes an s unless there is one."""
+    return f"{number(number_of)} {what}{'' if number_of == 1 else 's'}"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Share as a percentage."""
     return f"{share:.{digits}%}".replace("%", " %")

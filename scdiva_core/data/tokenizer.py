@@ -73,6 +73,13 @@ class TokenRows:
         """Number of tokens of each row."""
         return np.diff(self.indptr)
 
+    def take(self, rows: NDArray[np.integer]) -> TokenRows:
+        """The chosen rows, in their order."""
+        lengths = self.lengths[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        source = np.repeat(self.indptr[:-1][rows] - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return TokenRows(indptr, self.gene_ids[source], self.values[source])
+
     def batch(self, rows: NDArray[np.integer] | slice, *, pad_id: int = 0) -> TokenBatch:
         """Pad the chosen rows to the longest of them (at least one column wide)."""
         lengths = self.lengths[rows]

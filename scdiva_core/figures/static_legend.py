@@ -95,8 +95,9 @@ def add_legend(sheet: Sheet, named: list[Entry], renderer: Any) -> None:
         drawn = _legend(sheet, named, columns)
         box = drawn.get_window_extent(renderer)
         last = columns == (1 if lying else len(named))
-        room = width - 2 * _GAP if lying else min(sheet.area[1] + 2 * _GAP, height)
-        if last or (box.width if lying else box.height) <= room:
+        room = min(sheet.area[1] + 2 * _GAP, height)
+        # One that lies begins where the picture begins, not at the edge.
+        if last or (box.width <= width - 2 * _GAP and box.x1 <= width if lying else box.height <= room):
             return
         drawn.remove()
 

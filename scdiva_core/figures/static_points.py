@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
+from scdiva_core.figures.static_arrows import draw_arrows, points_along
 from scdiva_core.figures.static_axes import Sheet, Subplot, values_of
 from scdiva_core.figures.static_scale import Scale
 from scdiva_core.figures.static_style import (
@@ -22,6 +23,7 @@ from scdiva_core.figures.static_style import (
     many,
     plain,
     symbol,
+    weight,
 )
 
 _FEW = 20  # points that plotly marks where it is not told
@@ -56,7 +58,7 @@ def draw_points(sheet: Sheet, subplot: Subplot, trace: Any, colour: str, scale: 
     Raises
     ------
     CannotDrawError
-        It is stacked, or has a symbol that is not known.
+        It is stacked, or has a symbol or arrows that are not known.
     """
     if trace.type == "scatter" and trace.stackgroup:
         msg = "A figure with stacked areas cannot be drawn for print."
@@ -64,6 +66,9 @@ def draw_points(sheet: Sheet, subplot: Subplot, trace: Any, colour: str, scale: 
     axes, mode = subplot.axes, mode_of(trace)
     x, y = subplot.x.places(values_of(trace, "x")), subplot.y.places(values_of(trace, "y"))
     main = _main_colour(trace, mode, colour)
+    if points_along(trace):
+        draw_arrows(axes, trace, x, y, main, _LAYER)
+        return
     if trace.fill not in (None, "none"):
         _area(axes, trace, x, y, main)
     if "lines" in mode:
@@ -219,6 +224,8 @@ def _texts(sheet: Sheet, axes: Axes, trace: Any, x: NDArray[np.floating], y: NDA
     marked = np.broadcast_to(marker_pixels(trace.marker), count) if "markers" in mode_of(trace) else np.zeros(count)
     size = font_pixels(sheet.layout, None if many(font.size) else font)
     colours = font.color if many(font.color) else None
+    # A shadow keeps a name apart from what it lies on; letters with an edge would be no text in an SVG.
+    ground = {"facecolor": css(sheet.layout.paper_bgcolor or "white", 0.65), "linewidth": 0, "pad": 0.5}
     for number in np.flatnonzero(np.isfinite(x) & np.isfinite(y)):
         upright, across = places[number].split()
         (ha, right), (va, up) = _SIDES[across], _HEIGHTS[upright]
@@ -232,6 +239,8 @@ def _texts(sheet: Sheet, axes: Axes, trace: Any, x: NDArray[np.floating], y: NDA
             ha=ha,
             va=va,
             fontsize=size * POINT,
+            fontweight=weight(str(given[number] or "")),
             color=css(colours[number]) if colours else font_colour(sheet.layout, font),
+            bbox=ground if font.shadow else None,
             zorder=_LAYER + 1,
         )

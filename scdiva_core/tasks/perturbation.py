@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.tokenizer import Tokenizer, TokenRows
 from scdiva_core.errors import DataError
 from scdiva_core.model.network import ScDiVaModel
-from scdiva_core.tasks.cell_sample import CellSample
-from scdiva_core.tasks.embedding import CHUNK_CELLS, TokenBudget, encode_rows
-from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
+from scdiva_core.tasks.cell_sample import CellSample, read_cells
+from scdiva_core.tasks.embedding import TokenBudget, encode_rows
+from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent
 
 Mode = Literal["knockout", "scale", "mask"]
 
@@ -115,33 +114,12 @@ def read_sample(
     Cancelled
         The user stopped.
     """
-    cells = np.unique(np.asarray(cells, np.int64))
-    if not len(cells) or cells[0] < 0 or cells[-1] >= dataset.n_obs:
-        found = f"cells {cells[0]} to {cells[-1]}" if len(cells) else "no cells"
-        msg = f"There are {dataset.n_obs:,} cells in the file, and {found} were chosen."
-        raise DataError(msg, "Choose a cell set of this file.")
-    parts = []
-    for start, block in dataset.chunks(CHUNK_CELLS):
-        stop_if(cancelled)
-        progress(start, dataset.n_obs, "Reading cells")
-        first, last = np.searchsorted(cells, [start, start + block.shape[0]])
-        parts.append(block[cells[first:last] - start])
-    expression = sp.vstack(parts, format="csr", dtype=np.float32)
-    rows = tokenizer.serialize(expression.indptr, expression.indices, expression.data, dataset.gene_ids)
+    sample = read_cells(tokenizer, dataset, cells, model.vocabulary, progress=progress, cancelled=cancelled)
     if latents is None or model.device.type == "cuda":
-        vectors = _gathered(model, rows, None, progress, cancelled)
+        vectors = _gathered(model, sample.rows, None, progress, cancelled)
     else:
-        vectors = np.asarray(latents[cells], np.float32)
-    return CellSample(
-        cells,
-        expression,
-        rows,
-        vectors,
-        dataset.gene_ids,
-        dataset.gene_symbols,
-        model.vocabulary,
-        tokenizer.max_genes,
-    )
+        vectors = np.asarray(latents[sample.cells], np.float32)
+    return replace(sample, latents=vectors)
 
 
 def perturbed_rows(

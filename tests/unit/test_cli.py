@@ -284,7 +284,7 @@ def test_training_on_a_gpu_that_is_not_there(
     assert "The device 'cuda' is not available here" in refused(arguments, capsys)
 
 
-COMMANDS = ("info", "embed", "annotate", "knockout", "prepare", "pretrain", "finetune", "evaluate")
+COMMANDS = ("info", "embed", "annotate", "knockout", "grn", "prepare", "pretrain", "finetune", "evaluate")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -302,6 +302,7 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture)
             "goes on when the same command is repeated",
             "no experiment",
         ],
+        "grn": ["Attention is no proof of regulation", "into one folder a group", "predict knockouts"],
         "finetune": ["Make a new checkpoint", "name the file's own cell types"],
         "prepare": ["Whole donors are held out", "raw counts", "(default: 30)", "labels as Cell Ontology terms"],
         "evaluate": ["on sets that it has never seen", "cell types, clusters, batches and annotation"],

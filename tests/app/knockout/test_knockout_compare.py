@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages._ui.knockout_list import Asked, AskedList
+from pages._ui.asked_list import AskedList
+from pages._ui.knockout_list import Asked
 from scdiva_core.engine import Engine
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from tests.app.conftest import texts

@@ -1,4 +1,4 @@
-"""How the page Knockout draws a figure or a table: with its downloads, and text instead where there is nothing."""
+"""How a page draws a figure or a table: with its downloads, and text instead where there is nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _SCIENTIFIC = ("p", "q")
 _PAPER_WIDTH = 960
 
 
-def figure(draw: Draw, name: str, *, key: str, alt: str) -> None:
+def figure(
+    draw: Draw, name: str, *, key: str, alt: str, paper: Callable[[], go.Figure] | None = None, **options: object
+) -> None:
     """Show a figure and offer it as PNG, SVG and HTML.
 
     Parameters
@@ -33,12 +35,19 @@ def figure(draw: Draw, name: str, *, key: str, alt: str) -> None:
         Unique on the page.
     alt
         What it shows, for those who do not see it.
+    paper
+        Makes what goes into files, where that is not ``draw(False)``, as when `draw` looks at the width of the page.
+    options
+        Further ones of ``st.plotly_chart``.
     """
     shown = draw(frame.is_dark())
-    st.plotly_chart(shown, theme=None, key=key, config={**export.plotly_config(name), "scrollZoom": False}, alt=alt)
+    config: dict[str, object] = {**export.plotly_config(name), "scrollZoom": False}
+    if frame.is_phone():
+        config["displayModeBar"] = False  # it would lie on the title, and never hide
+    st.plotly_chart(shown, theme=None, key=key, config=config, alt=alt, **options)
     with st.container(horizontal=True, key=f"{key}-downloads"):
         size = (_PAPER_WIDTH, int(shown.layout.height or 560))
-        export.figure_downloads(lambda: draw(False), name, key=f"{key}-figure", size=size)
+        export.figure_downloads(paper or (lambda: draw(False)), name, key=f"{key}-figure", size=size)
 
 
 def table(
