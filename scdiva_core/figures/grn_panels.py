@@ -22,7 +22,8 @@ _COLUMNS, _PHONE_COLUMNS = 50, 16  # whose names the width holds
 _NAMED = 8
 _NAME_ROOM = (0.24, 0.05)  # shares of width and height that an edge's name takes
 _MEASURES = (("auprc", "AUPRC ratio", "circle", 0), ("epr", "early precision ratio", "diamond", 1))
-_APART = 0.17  # between the two measures of a method, in rows
+_APART = 0.14  # between the two measures of a method, in rows
+_METHOD = 58  # pixels of a method with its name
 _WHERE = (
     ("both", "both", "circle", 2),
     ("only a", "only {}", "diamond", 0),
@@ -65,7 +66,8 @@ def head_agreement(
     layers, heads = ratios.shape
     reach = max(float(np.nanmax(np.abs(ratios - 1))), 0.1)
     names = [f"layer {layer + 1}, head {head + 1}" for layer in range(layers) for head in range(heads)]
-    bar = {"tickvals": [1 - reach, 1, 1 + reach], "ticktext": [f"{1 - reach:.2f}", "1 random", f"{1 + reach:.2f}"]}
+    ends = [end for end in (1 - reach, 1 + reach) if end >= 0]  # the scale is even around 1, a ratio is never below 0
+    bar = {"tickvals": [1, *ends], "ticktext": ["1 random", *(f"{end:.2f}" for end in ends)]}
     figure = go.Figure(
         _heat(
             ratios,
@@ -189,7 +191,7 @@ def honesty_intervals(table: pd.DataFrame, *, title: str = "", dark: bool = Fals
             showlegend=False,
         )
     says = "Known pairs found, over random scores (dotted: 1); 95% intervals"
-    headed(figure, title, says, height=70 + parts.ROW_PIXELS * len(measured), dark=dark)
+    headed(figure, title, says, height=80 + _METHOD * len(measured), dark=dark)
     columns = [f"{measure}_{part}" for measure, *_ in _MEASURES for part in ("ratio", "high")]
     widest = max(float(np.nanmax(measured[columns].to_numpy(float))), 1.0)
     axis = {"range": [0, 1.18 * widest], "fixedrange": True}
@@ -308,3 +310,4 @@ def _name_fields(
     ticks = {"tickvals": list(range(len(names))), "ticktext": shown, "range": limits}
     title = what if len(names) <= most else f"{len(names):,} {what}s"
     parts.style_axis(figure, letter, title, dark=dark, fixedrange=True, showgrid=False, **ticks, **options)
+    (figure.update_xaxes if letter == "x" else figure.update_yaxes)(title_standoff=10)  # names of genes are long
