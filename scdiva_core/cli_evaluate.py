@@ -41,6 +41,7 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
     _add_perturbation(tasks)
     _add_grn(tasks)
+    _add_reconstruction(tasks)
 
 
 def _add_perturbation(tasks: Any) -> None:
@@ -87,6 +88,51 @@ def _add_grn(tasks: Any) -> None:
     parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="sets to use; all if left out")
     parser.set_defaults(run=run_grn)
+
+
+def _add_reconstruction(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "reconstruction",
+        help="hidden genes against rebuilt ones",
+        description=(
+            "Rebuild hidden genes and values of cells, in one pass and iteratively, with the published anchor, through "
+            "which they leak, and without, beside the population mean, kNN imputation, the rank alone and chance. "
+            "Writes reconstruction.json and reconstruction.md. Some twenty minutes on two cores."
+        ),
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets, .h5ad files")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the two results")
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="sets to use; blood, pancreas and lung if left out")
+    parser.add_argument("-n", "--cells", type=int, default=100, help="cells of each set (default: 100)")
+    parser.add_argument(
+        "--iterative-cells", type=int, default=8, help="of them rebuilt iteratively too, slow (default: 8)"
+    )
+    parser.set_defaults(run=run_reconstruction)
+
+
+def run_reconstruction(options: argparse.Namespace) -> None:
+    """Evaluate and write ``reconstruction.json`` and ``reconstruction.md``; print where."""
+    from scdiva_core.data.studies import Studies
+    from scdiva_core.engine import Engine
+    from scdiva_core.evaluation.reconstruction import evaluate_reconstruction, to_markdown
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    result = evaluate_reconstruction(
+        Engine(options.checkpoint, options.device),
+        options.data,
+        Studies.read(TABLES),
+        sets=options.sets,
+        cells=options.cells,
+        iterative_cells=options.iterative_cells,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    (options.output / "reconstruction.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (options.output / "reconstruction.md").write_text(to_markdown(result), encoding="utf-8")
+    print(options.output / "reconstruction.md")
 
 
 def run_grn(options: argparse.Namespace) -> None:

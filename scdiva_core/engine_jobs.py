@@ -9,11 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scdiva_core import engine_grn, engine_knockout
+from scdiva_core import engine_grn, engine_knockout, engine_reconstruction, engine_reconstruction_denoising
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
 from scdiva_core.engine_grn import GrnSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
+from scdiva_core.engine_reconstruction import ReconstructionSettings
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
 from scdiva_core.tasks.progress import stop_if
 
@@ -149,6 +150,51 @@ def regulon_activity(payload: dict[str, Any], context: Context) -> dict[str, Any
     with _opened(payload) as (engine, dataset):
         found = engine_grn.regulon_activity(engine, dataset, progress=context.progress, cancelled=context.cancelled)
     return {"n_regulators": found.shape[1]}
+
+
+def reconstruct(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Hide part of the genes of cells and rebuild them, beside baselines.
+
+    Parameters
+    ----------
+    payload
+        ``path``, ``checkpoint``, ``device``, ``matrix``, ``gene_column``, ``values`` as for `embed`; ``settings`` as
+        `ReconstructionSettings.to_dict` makes them; ``cells``, a list of places in the file, or None for all.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_rebuilt``, for the job's row; the result lies in the store.
+    """
+    cells = None if payload["cells"] is None else np.array(payload["cells"], np.int64)
+    settings = ReconstructionSettings.from_dict(payload["settings"])
+    with _opened(payload) as (engine, dataset):
+        told = {"progress": context.progress, "cancelled": context.cancelled}
+        found = engine_reconstruction.reconstruct(engine, dataset, settings, cells, **told)
+    return {"n_rebuilt": found.n_rebuilt}
+
+
+def denoise(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Predict the value of every token of every cell while it is hidden.
+
+    Parameters
+    ----------
+    payload
+        As for `embed`, without settings; and ``seed``.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``n_obs``, for the job's row; the values lie in the store.
+    """
+    with _opened(payload) as (engine, dataset):
+        told = {"progress": context.progress, "cancelled": context.cancelled}
+        engine_reconstruction_denoising.denoise(engine, dataset, seed=payload["seed"], **told)
+        return {"n_obs": dataset.n_obs}
 
 
 @contextmanager

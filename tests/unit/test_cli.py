@@ -284,7 +284,10 @@ def test_training_on_a_gpu_that_is_not_there(
     assert "The device 'cuda' is not available here" in refused(arguments, capsys)
 
 
-COMMANDS = ("info", "embed", "annotate", "knockout", "grn", "prepare", "pretrain", "finetune", "evaluate")
+COMMANDS = (
+    *("info", "embed", "annotate", "knockout", "grn", "reconstruct"),
+    *("prepare", "pretrain", "finetune", "evaluate"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -303,6 +306,7 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture)
             "no experiment",
         ],
         "grn": ["Attention is no proof of regulation", "into one folder a group", "predict knockouts"],
+        "reconstruct": ["genes leak", "kNN imputation", "The input is never changed", "(imputation)"],
         "finetune": ["Make a new checkpoint", "name the file's own cell types"],
         "prepare": ["Whole donors are held out", "raw counts", "(default: 30)", "labels as Cell Ontology terms"],
         "evaluate": ["on sets that it has never seen", "cell types, clusters, batches and annotation"],
