@@ -15,13 +15,13 @@ from pages._ui.review_session import Session
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.ontology import cell_ontology
 from scdiva_core.figures.annotation import reliability
-from scdiva_core.figures.sample import MAX_DRAWN
 from scdiva_core.figures.scatter import Canvas
 from scdiva_core.tasks.annotation import UNKNOWN, LabelCalls
 from scdiva_core.tasks.label_truth import TruthCheck, check_labels
 from scdiva_core.tasks.review_session import disagreement
 
 _WAYS = {"label": "Label", "confidence": "Confidence", "disagreement": "Disagreement", "novelty": "Novelty"}
+_MOST_DRAWN = 30_000  # cells; each decision draws them anew, which shall take less than a second
 _PICTURE_PIXELS = 560  # the item at hand shall not be far below
 _MEANINGS = {
     "label": "Grey cells are unknown: no source says what they are, or they are unlike the reference.",
@@ -115,7 +115,8 @@ def picture(
     )
 
     def figure(on: Canvas) -> go.Figure:
-        return view.draw(shape, colouring, cells.obs_names, shown=shown, canvas=on, names_on_picture=names_on_picture)
+        drawn = {"shown": shown, "canvas": on, "names_on_picture": names_on_picture, "limit": _MOST_DRAWN}
+        return view.draw(shape, colouring, cells.obs_names, **drawn)
 
     event = st.plotly_chart(
         figure(canvas),
@@ -126,7 +127,7 @@ def picture(
         config=export.plotly_config(f"{name}-{way}"),
         alt=f"Scatter plot of {cells.n_obs:,} cells coloured by {_WAYS[way].lower()}",
     )
-    subset = f" Drawn: a random subset of {words.number(MAX_DRAWN)} cells." if cells.n_obs > MAX_DRAWN else ""
+    subset = f" Drawn: a random subset of {words.number(_MOST_DRAWN)} cells." if cells.n_obs > _MOST_DRAWN else ""
     st.caption(f"{_MEANINGS[way]}{subset} Draw around cells to split them off an item.")
     with st.container(horizontal=True):
         export.figure_downloads(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from scdiva_core.figures.sample import drawn_rows
+from scdiva_core.figures.sample import MAX_DRAWN, drawn_rows
 from scdiva_core.figures.scatter import Canvas, category_scatter, value_scatter
 
 MOST_LABELS = 500
@@ -158,8 +158,9 @@ def draw(
     shown: np.ndarray | None,
     canvas: Canvas,
     names_on_picture: bool,
+    limit: int = MAX_DRAWN,
 ) -> go.Figure:
-    """Figure of at most 100,000 cells, a fixed random subset where there are more.
+    """Figure of so many cells at most, a fixed random subset where there are more.
 
     Parameters
     ----------
@@ -170,13 +171,18 @@ def draw(
     names
         Object array of str ``[n_cells]``.
     shown
-        Bool ``[n_cells]``; the others are grey. None shows all.
+        Bool ``[n_cells]``; the others are grey. None shows all. These are drawn first where not all cells can be.
     canvas
         Title, warning, size.
     names_on_picture
         Write the groups' names on the picture.
+    limit
+        Cells drawn at most.
     """
-    rows = drawn_rows(len(names))
+    rows = drawn_rows(len(names), limit)
+    if shown is not None and len(rows) < len(names):
+        wanted = np.flatnonzero(shown)
+        rows = np.union1d(drawn_rows(len(names), limit // 2), wanted[drawn_rows(len(wanted), limit // 2)])
     options = {"names": names[rows], "shown": None if shown is None else shown[rows], "canvas": canvas}
     xy = cells.coordinates[rows]
     if isinstance(colouring, Numbers):

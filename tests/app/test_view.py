@@ -9,6 +9,7 @@ import pytest
 from pages._ui import export, view, words
 from pages._ui.project import Project
 from scdiva_core.errors import StoreError
+from scdiva_core.figures.scatter import Canvas
 
 
 def test_categories_keep_their_order_and_missing_labels_have_none() -> None:
@@ -53,6 +54,22 @@ def test_cells_in_several_sets_are_a_group_of_their_own() -> None:
         "b",
         None,
     ]
+
+
+def test_the_cells_that_are_looked_at_are_drawn_when_not_all_can_be() -> None:
+    xy = np.column_stack([np.arange(100), np.zeros(100)]).astype(np.float32)
+    cells, colouring = view.CellMap("map", "X_scdiva", xy, ("x", "y")), view.Numbers("value", np.arange(100.0))
+    options = {"canvas": Canvas(title="", axes=("x", "y")), "names_on_picture": False, "limit": 20}
+    names = np.array([f"cell {number}" for number in range(100)], object)
+
+    def drawn(shown: np.ndarray | None) -> set[float]:
+        figure = view.draw(cells, colouring, names, shown=shown, **options)
+        return {float(x) for trace in figure.data if trace.x is not None for x in trace.x if x is not None}
+
+    assert len(drawn(None)) == 20
+    few = np.isin(np.arange(100), [3, 57, 91])
+    assert {3.0, 57.0, 91.0} <= drawn(few)
+    assert len(drawn(few)) <= 20
 
 
 def test_logarithm_leaves_negative_values_out() -> None:
