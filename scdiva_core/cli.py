@@ -15,7 +15,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from scdiva_core import cli_annotate, cli_evaluate, cli_finetune, cli_grn, cli_knockout, cli_reconstruct
+from scdiva_core import (
+    cli_annotate,
+    cli_evaluate,
+    cli_finetune,
+    cli_grn,
+    cli_integrate,
+    cli_knockout,
+    cli_reconstruct,
+)
 from scdiva_core.errors import CheckpointError, ScDiVaError
 
 _EPILOG = """examples:
@@ -24,6 +32,7 @@ _EPILOG = """examples:
   python -m scdiva_core annotate cells.h5ad -o cells.annotated.h5ad --source scdiva,knn,markers
   python -m scdiva_core knockout cells.h5ad --genes SPI1,GATA1 --group cell_type -o knockout
   python -m scdiva_core grn cells.h5ad --group cell_type -o networks
+  python -m scdiva_core integrate a.h5ad b.h5ad --label cell_type -o together
   python -m scdiva_core reconstruct cells.h5ad --group cell_type -o rebuilt
   python -m scdiva_core prepare corpus/*.h5ad -o shards
   python -m scdiva_core pretrain shards -o my-checkpoint --steps 2000
@@ -63,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_annotate.add(commands)
     cli_knockout.add(commands)
     cli_grn.add(commands)
+    cli_integrate.add(commands)
     cli_reconstruct.add(commands)
     _add_prepare(commands)
     _add_pretrain(commands)

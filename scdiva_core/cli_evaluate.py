@@ -42,6 +42,7 @@ def add(commands: Any) -> None:
     _add_perturbation(tasks)
     _add_grn(tasks)
     _add_reconstruction(tasks)
+    _add_integration(tasks)
 
 
 def _add_perturbation(tasks: Any) -> None:
@@ -112,6 +113,49 @@ def _add_reconstruction(tasks: Any) -> None:
         "--iterative-cells", type=int, default=8, help="of them rebuilt iteratively too, slow (default: 8)"
     )
     parser.set_defaults(run=run_reconstruction)
+
+
+def _add_integration(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "integration",
+        help="batches mixed and types held together",
+        description=(
+            "Compare PCA, PCA centred in each batch, Harmony and the checkpoint, as it is, with Harmony, and "
+            "fine-tuned with and without labels. Writes integration.json and integration.md. Some ten minutes on two "
+            "cores."
+        ),
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of the evaluation sets, .h5ad files")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the two results")
+    parser.add_argument(
+        "--checkpoint", default="default", help="'default', a folder, a weights file, or a hub id OWNER/NAME"
+    )
+    parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="sets to use; pancreas and lung if left out")
+    parser.add_argument("--minutes", type=float, default=5.0, help="budget of each fine-tuning (default: 5)")
+    parser.add_argument("--seeds", type=int, default=3, help="repetitions behind each measure (default: 3)")
+    parser.set_defaults(run=run_integration)
+
+
+def run_integration(options: argparse.Namespace) -> None:
+    """Evaluate and write ``integration.json`` and ``integration.md``; print where."""
+    from scdiva_core.data.studies import Studies
+    from scdiva_core.engine import Engine
+    from scdiva_core.evaluation.integration import evaluate_integration, to_markdown
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    result = evaluate_integration(
+        Engine(options.checkpoint, options.device),
+        options.data,
+        Studies.read(TABLES),
+        sets=options.sets,
+        minutes=options.minutes,
+        seeds=options.seeds,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    (options.output / "integration.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (options.output / "integration.md").write_text(to_markdown(result), encoding="utf-8")
+    print(options.output / "integration.md")
 
 
 def run_reconstruction(options: argparse.Namespace) -> None:

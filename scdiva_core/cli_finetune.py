@@ -1,4 +1,4 @@
-"""Command ``finetune``: teach a checkpoint the labels or the perturbations of one file."""
+"""Command ``finetune``: teach a checkpoint the labels, the perturbations or the batches of one file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 _HEADER = "round   seconds    cells    loss  macro-F1  accuracy"
 _PERTURBATION_HEADER = "pass   seconds    cells    loss  Spearman"
+_INTEGRATION_HEADER = "round   seconds    cells  contrast  type-ASW  batch-ASW   score"
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's subcommands."""
     finetune = commands.add_parser(
         "finetune",
-        help="teach a checkpoint the labels or the perturbations of a file",
+        help="teach a checkpoint the labels, the perturbations or the batches of a file",
         description="Make a new checkpoint from one that is there and what one file says of its cells.",
     )
     tasks = finetune.add_subparsers(required=True, metavar="task")
@@ -48,6 +49,7 @@ def add(commands: Any) -> None:
     _add_common(parser, minutes=10.0)
     parser.set_defaults(run=run)
     _add_perturbation(tasks)
+    _add_integration(tasks)
 
 
 def _add_perturbation(tasks: Any) -> None:
@@ -74,6 +76,25 @@ def _add_perturbation(tasks: Any) -> None:
     )
     _add_common(parser, minutes=30.0)
     parser.set_defaults(run=run_perturbation)
+
+
+def _add_integration(tasks: Any) -> None:
+    parser = tasks.add_parser(
+        "integration",
+        help="mix batches and keep types apart",
+        description=(
+            "Train the latent head on the batches of a file: reconstruction, a batch discriminator behind a reversed "
+            "gradient, and contrast between types, and write a checkpoint whose embedding mixes these batches. The "
+            "denoiser stays as it is. A fifth of the cells is held out; types held together and batches mixed on them "
+            "choose the weights. The input is never changed. Ctrl-C stops and keeps the best so far."
+        ),
+    )
+    parser.add_argument("--batch", required=True, metavar="COLUMN", help="column of obs with the batches")
+    parser.add_argument(
+        "--label", metavar="COLUMN", help="column of obs with the types; else clusters stand in for them"
+    )
+    _add_common(parser, minutes=5.0)
+    parser.set_defaults(run=run_integration)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, minutes: float) -> None:
@@ -181,6 +202,44 @@ def run_perturbation(options: argparse.Namespace) -> None:
     state.unlink(missing_ok=True)
 
 
+def run_integration(options: argparse.Namespace) -> None:
+    """Fine-tune on batches and save; print the curve, what it was worth, and last where the checkpoint is."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.engine_integration import stand_ins
+    from scdiva_core.training.finetune_integration import finetune_integration
+    from scdiva_core.training.finetune_result import new_folder
+    from scdiva_core.training.integration_settings import IntegrationSettings
+
+    settings = IntegrationSettings(minutes=options.minutes, seed=options.seed)
+    folder = new_folder(options.output)
+    engine = Engine(options.checkpoint, options.device)
+    if engine.card().random_weights:
+        print("warning: these weights are random; no fine-tuning mends that", file=sys.stderr)
+    with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
+        for warning in dataset.preflight.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        batches = _column(dataset, options.batch)
+        clusters = options.label is None
+        groups = stand_ins(engine, dataset, batches, options.seed) if clusters else _column(dataset, options.label)
+        try:
+            tuned = finetune_integration(
+                engine.model,
+                dataset,
+                batches,
+                groups,
+                taught_by="clusters" if clusters else "labels",
+                settings=settings,
+                progress=_Progress(),
+                cancelled=cancelled,
+                report=_print_integration_round,
+            )
+        except Cancelled as error:
+            msg = "Stopped before there was anything to keep."
+            raise DataError(msg, "Repeat the command to begin anew.") from error
+    print(tuned.words)
+    print(tuned.save(folder))
+
+
 def _column(dataset: H5adDataset, name: str) -> pd.Series:
     if name not in dataset.obs.columns:
         there = ", ".join(map(str, dataset.obs.columns[:12])) or "none"
@@ -205,6 +264,16 @@ def _print_pass(record: dict[str, Any]) -> None:
     loss, score = ("-" if record[name] is None else f"{record[name]:.3f}" for name in ("loss", "spearman"))
     line = f"{record['epoch']:>4}  {record['seconds']:>8.1f}  {record['cells_seen']:>7,}  {loss:>6}"
     print(f"{line}  {score:>8}", flush=True)
+
+
+def _print_integration_round(record: dict[str, Any]) -> None:
+    """One line of the curve; the first is the latent as it was."""
+    if record["round"] == 0:
+        print(_INTEGRATION_HEADER)
+    contrast = "-" if record["contrast"] is None else f"{record['contrast']:.3f}"
+    line = f"{record['round']:>5}  {record['seconds']:>8.1f}  {record['cells_seen']:>7,}  {contrast:>8}"
+    scores = f"{record['type_asw']:>8.3f}  {record['batch_asw']:>9.3f}  {record['score']:>6.3f}"
+    print(f"{line}  {scores}", flush=True)
 
 
 class _Progress:

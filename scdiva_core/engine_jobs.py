@@ -9,10 +9,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from scdiva_core import engine_grn, engine_knockout, engine_reconstruction, engine_reconstruction_denoising
+from scdiva_core import (
+    engine_grn,
+    engine_integration,
+    engine_knockout,
+    engine_reconstruction,
+    engine_reconstruction_denoising,
+)
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
 from scdiva_core.engine_grn import GrnSettings
+from scdiva_core.engine_integration import IntegrateSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.engine_reconstruction import ReconstructionSettings
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
@@ -195,6 +202,29 @@ def denoise(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         told = {"progress": context.progress, "cancelled": context.cancelled}
         engine_reconstruction_denoising.denoise(engine, dataset, seed=payload["seed"], **told)
         return {"n_obs": dataset.n_obs}
+
+
+def integration(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Integrate the batches of a data set, with all that stands beside it.
+
+    Parameters
+    ----------
+    payload
+        As for `embed`, with ``settings`` as `IntegrateSettings.to_dict` makes them.
+    context
+        Progress and cancellation; cancelled while the network is trained, the best so far is kept.
+
+    Returns
+    -------
+    dict
+        ``n_batches`` and ``checkpoint``, the new folder or None, for the job's row; the result lies in the store.
+    """
+    settings = IntegrateSettings(**payload["settings"])
+    with _opened(payload) as (engine, dataset):
+        asked = {"progress": context.progress, "cancelled": context.cancelled}
+        found = engine_integration.integrate(engine, dataset, settings, **asked)
+    checkpoint = None if found.checkpoint is None else str(found.checkpoint)
+    return {"n_batches": len(found.summary["batches"]), "checkpoint": checkpoint}
 
 
 @contextmanager

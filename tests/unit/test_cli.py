@@ -285,7 +285,7 @@ def test_training_on_a_gpu_that_is_not_there(
 
 
 COMMANDS = (
-    *("info", "embed", "annotate", "knockout", "grn", "reconstruct"),
+    *("info", "embed", "annotate", "knockout", "grn", "integrate", "reconstruct"),
     *("prepare", "pretrain", "finetune", "evaluate"),
 )
 
@@ -306,6 +306,7 @@ def test_help_explains_each_command(command: str, capsys: pytest.CaptureFixture)
             "no experiment",
         ],
         "grn": ["Attention is no proof of regulation", "into one folder a group", "predict knockouts"],
+        "integrate": ["types of one batch alone kept apart", "over the union of their genes", "--overlap"],
         "reconstruct": ["genes leak", "kNN imputation", "The input is never changed", "(imputation)"],
         "finetune": ["Make a new checkpoint", "name the file's own cell types"],
         "prepare": ["Whole donors are held out", "raw counts", "(default: 30)", "labels as Cell Ontology terms"],

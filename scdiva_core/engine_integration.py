@@ -1,0 +1,227 @@
+"""Integration of a file's batches behind one call: computed once, kept, and found again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from scdiva_core.baselines.harmony import harmonise
+from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.engine import Engine
+from scdiva_core.engine_cells import Stages, look
+from scdiva_core.engine_integration_making import Making
+from scdiva_core.engine_integration_making import stand_ins as _stand_ins
+from scdiva_core.engine_integration_result import FINETUNED, IntegrateSettings, IntegrationResult
+from scdiva_core.errors import DataError, StoreError
+from scdiva_core.store import StoredResult
+from scdiva_core.store_tables import unpacked
+from scdiva_core.tasks.integration import METHODS
+from scdiva_core.tasks.neighbors import Projection, ProjectionSettings, project
+from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent
+
+__all__ = [
+    "FINETUNED",
+    "IntegrateSettings",
+    "IntegrationResult",
+    "checkpoint_folder",
+    "estimate_seconds",
+    "integrate",
+    "integration_map",
+    "stand_ins",
+    "stored_integration",
+    "stored_map",
+]
+
+_FORMAT = 1  # part of every key: raise it when the same question gets another answer
+_WORDS = {
+    "embedding": "Embedding cells",
+    "baselines": "Integrating without training, step",
+    "tuning": "Fine-tuning",
+    "again": "Embedding with the new checkpoint, cells",
+    "measuring": "Measuring, methods",
+}
+_TRAINING_COST = 0.5  # of the fine-tuning's steps, in passes over the cells
+
+
+def integrate(
+    engine: Engine,
+    dataset: H5adDataset,
+    settings: IntegrateSettings,
+    *,
+    progress: Progress = silent,
+    cancelled: IsCancelled = never,
+) -> IntegrationResult:
+    """Integrate the batches of a file in several ways and measure them, or fetch what was made before.
+
+    The fine-tuned checkpoint is kept beside the results, see `checkpoint_folder`: opened like any other, its embedding
+    is that of every page. Its embedding of this file is stored already.
+
+    Parameters
+    ----------
+    engine
+        Whose latent is compared and fine-tuned.
+    dataset
+        Opened by this engine; one file, or one of `scdiva_core.data.concatenate.concatenate`.
+    settings
+        What is made.
+    progress
+        One bar over everything.
+    cancelled
+        Asked within each step. True while the network is trained ends the training, and the best so far is kept,
+        embedded and measured.
+
+    Raises
+    ------
+    DataError
+        A column is not there, or types and batches share too little.
+    Cancelled
+        The user stopped before there was anything to keep but the embedding.
+    """
+    key = _key(engine, dataset, settings)
+    if engine.store.get(key) is None:
+        stages = Stages(progress, _costs(engine, dataset, settings), _WORDS)
+        folder = checkpoint_folder(engine, dataset, settings)
+        arrays, meta = Making(engine, dataset, settings, folder, stages, cancelled).made()
+        meta |= {**engine.provenance(dataset), "task": "integration", "settings": settings.to_dict()}
+        engine.store.put(key, arrays, meta)
+    found = stored_integration(engine, dataset, settings)
+    if found is None:
+        msg = "The result was removed from the store as soon as it was written."
+        raise StoreError(msg, "Run the step again.")
+    return found
+
+
+def stored_integration(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> IntegrationResult | None:
+    """What `integrate` would return, if it was computed before; else None."""
+    entry = engine.store.get(_key(engine, dataset, settings))
+    return None if entry is None else _result(entry, settings, checkpoint_folder(engine, dataset, settings))
+
+
+def estimate_seconds(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> float:
+    """Seconds that `integrate` will take, typical for two cores; 0 when it was computed before.
+
+    The first call for a file times the network for half a second.
+    """
+    if engine.store.get(_key(engine, dataset, settings)) is not None:
+        return 0.0
+    costs, second = _costs(engine, dataset, settings), look(engine, dataset).seconds
+    tuning = min(costs["tuning"] * second, 60 * settings.minutes)
+    return sum(cost for name, cost in costs.items() if name != "tuning") * second + tuning
+
+
+def checkpoint_folder(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> Path:
+    """Where the fine-tuned checkpoint of an integration lies, or will: ``checkpoints`` beside the results."""
+    return engine.store.root.parent / "checkpoints" / f"integrated-{_key(engine, dataset, settings)[:12]}"
+
+
+def integration_map(
+    engine: Engine,
+    dataset: H5adDataset,
+    settings: IntegrateSettings,
+    method: str,
+    projection: ProjectionSettings = ProjectionSettings(),  # noqa: B008 - frozen
+    *,
+    progress: Progress = silent,
+    cancelled: IsCancelled = never,
+) -> Projection:
+    """Draw the cells by the vectors of one method, or fetch the map.
+
+    Parameters
+    ----------
+    engine, dataset, settings
+        Of an integration that was made.
+    method
+        One of its vectors.
+    projection
+        How the map is drawn.
+    progress, cancelled
+        Called between the steps.
+
+    Raises
+    ------
+    DataError
+        The integration was not made, or has no such method.
+    Cancelled
+        The user stopped.
+    """
+    stored = stored_map(engine, dataset, settings, method, projection)
+    if stored is not None:
+        return stored
+    found = stored_integration(engine, dataset, settings)
+    if found is None or method not in found.vectors:
+        there = "nothing was integrated yet" if found is None else f"there are {', '.join(found.vectors)}"
+        msg = f"{METHODS.get(method, method)} cannot be drawn: {there}."
+        raise DataError(msg, "Integrate first, or choose another method.")
+    made = project(found.vectors[method], method, projection, progress=progress, cancelled=cancelled)
+    arrays = {"coordinates": made.coordinates, "leiden": made.leiden}
+    meta = engine._meta("integration-map", dataset)
+    engine.store.put(_map_key(engine, dataset, settings, method, projection), arrays, meta)
+    return made
+
+
+def stored_map(
+    engine: Engine,
+    dataset: H5adDataset,
+    settings: IntegrateSettings,
+    method: str,
+    projection: ProjectionSettings = ProjectionSettings(),  # noqa: B008 - frozen
+) -> Projection | None:
+    """The map of `integration_map` if it was drawn before; else None."""
+    stored = engine.store.get(_map_key(engine, dataset, settings, method, projection))
+    if stored is None:
+        return None
+    return Projection(stored.arrays["coordinates"], stored.arrays["leiden"], method, projection)
+
+
+def stand_ins(engine: Engine, dataset: H5adDataset, batches: pd.Series, seed: int = 0) -> np.ndarray:
+    """Clusters that stand in for labels, ``[n_obs]``: Leiden of the embedding after Harmony.
+
+    Parameters
+    ----------
+    engine, dataset
+        Whose embedding, computed or fetched.
+    batches
+        ``[n_obs]``.
+    seed
+        Of Harmony and Leiden.
+    """
+    return _stand_ins(harmonise(engine.embed(dataset), batches, seed), seed)
+
+
+def _key(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> str:
+    return engine._key("integration", dataset, format=_FORMAT, settings=settings.to_dict())
+
+
+def _map_key(
+    engine: Engine, dataset: H5adDataset, settings: IntegrateSettings, method: str, projection: ProjectionSettings
+) -> str:
+    asked = {"settings": settings.to_dict(), "method": method, "projection": asdict(projection)}
+    return engine._key("integration-map", dataset, format=_FORMAT, **asked)
+
+
+def _costs(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> dict[str, float]:
+    """Cost of each step in cells through the network, in the order of the steps; typical figures."""
+    n = float(dataset.n_obs)
+    embedded = engine.stored_embedding(dataset) is not None
+    costs = {"embedding": 0.0 if embedded else n, "baselines": 300 + 0.1 * n}
+    if settings.finetune:
+        costs |= {"tuning": (1 + _TRAINING_COST) * n, "again": n}
+    return costs | {"measuring": 500 + 0.2 * n * settings.seeds}
+
+
+def _result(entry: StoredResult, settings: IntegrateSettings, folder: Path) -> IntegrationResult:
+    vectors = {name: np.array(entry.arrays[f"x_{name}"]) for name in METHODS if f"x_{name}" in entry.arrays}
+    tables = {name: unpacked(entry, name) for name in ("table", "judged", "apart")}
+    there = FINETUNED in vectors and (folder / "model.safetensors").is_file()
+    return IntegrationResult(
+        settings=settings,
+        vectors=vectors,
+        judged_cells=np.array(entry.arrays["judged_cells"]),
+        **tables,
+        curve=tuple(entry.meta["curve"]),
+        checkpoint=folder if there else None,
+        summary=dict(entry.meta["summary"]),
+    )
