@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from scdiva_core.engine_grn import GrnSettings
 from scdiva_core.engine_integration import IntegrateSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.engine_reconstruction import ReconstructionSettings
+from scdiva_core.store import ResultStore, home
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
 from scdiva_core.tasks.progress import stop_if
 
@@ -229,7 +231,7 @@ def integration(payload: dict[str, Any], context: Context) -> dict[str, Any]:
 
 @contextmanager
 def _opened(payload: dict[str, Any]) -> Iterator[tuple[Engine, H5adDataset]]:
-    engine = _engine(payload["checkpoint"], payload["device"])
+    engine = _engine(payload["checkpoint"], payload["device"], home())
     intake = {name: payload[name] for name in ("matrix", "gene_column", "values")}
     with engine.open(payload["path"], **intake) as dataset:
         yield engine, dataset
@@ -257,6 +259,6 @@ def _part(context: Context, start: float, share: float) -> Callable[[int, int, s
 
 
 @lru_cache(maxsize=1)
-def _engine(checkpoint: str, device: str) -> Engine:
+def _engine(checkpoint: str, device: str, root: Path) -> Engine:
     """The last checkpoint used stays loaded: most jobs of a session share it."""
-    return Engine(checkpoint, device)
+    return Engine(checkpoint, device, ResultStore(root / "results"))

@@ -89,7 +89,9 @@ def render(
         "text.hinting": "none",
         "hatch.linewidth": 1.0,
     }
-    with _SETTINGS, matplotlib.rc_context(settings):
+    with _SETTINGS, matplotlib.rc_context():
+        matplotlib.rcdefaults()  # libraries change them on import, and users in a matplotlibrc
+        matplotlib.rcParams.update(settings)
         canvas = Figure(figsize=(width / INCH, height / INCH), dpi=INCH)
         canvas.set_facecolor(css(figure.layout.paper_bgcolor or "white"))
         _compose(canvas, figure)

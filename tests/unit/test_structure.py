@@ -64,16 +64,8 @@ MAY_IMPORT = {
         *("errors", "data", "tasks", "baselines", "engine", "engine_cells", "engine_reconstruction_making"),
     },
     "engine_jobs": {
-        *(
-            "data",
-            "tasks",
-            "engine",
-            "engine_knockout",
-            "engine_grn",
-            "engine_reconstruction",
-            "engine_reconstruction_denoising",
-            "engine_integration",
-        ),
+        *("data", "tasks", "store", "engine", "engine_knockout", "engine_grn", "engine_reconstruction"),
+        *("engine_reconstruction_denoising", "engine_integration"),
     },
     "engine_integration_result": {"errors", "tasks"},
     "engine_integration_making": {

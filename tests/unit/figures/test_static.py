@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import plotly.graph_objects as go
@@ -54,6 +55,13 @@ def test_svg_keeps_text_and_makes_one_picture_of_the_points() -> None:
 def test_the_same_figure_gives_the_same_bytes() -> None:
     assert render(categories(), "svg") == render(categories(), "svg")
     assert render(categories(), "png", dpi=72) == render(categories(), "png", dpi=72)
+
+
+def test_settings_that_others_left_behind_change_nothing() -> None:
+    before = render(categories(), "png", width=480, height=384, dpi=96)
+    with matplotlib.rc_context({"font.size": 20, "legend.frameon": True, "legend.handlelength": 9.0}):
+        assert render(categories(), "png", width=480, height=384, dpi=96) == before
+        assert matplotlib.rcParams["font.size"] == 20, "they stay as they were"
 
 
 def test_values_have_a_colour_bar_with_their_unit() -> None:
