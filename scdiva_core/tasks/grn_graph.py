@@ -20,6 +20,9 @@ SIGNED = ("spearman", "partial", "knockout", "sign")
 MOST_NODES = 300
 """Genes of a network that is drawn, at most; beyond that nobody follows an edge (our choice)."""
 
+MOST_EDGES = 600
+"""Edges likewise; they are drawn anew in less than a second."""
+
 LEAST_STRENGTH = 0.01
 """Attention that an edge counts with on a path, at least: one at or below even attention leads on, but not far."""
 
@@ -43,6 +46,8 @@ class Selection:
         Left out because their regulator has enough that rank higher.
     beyond_nodes
         Left out because they would bring in too many genes.
+    beyond_edges
+        Left out because enough edges are stronger.
     """
 
     edges: pd.DataFrame
@@ -50,6 +55,7 @@ class Selection:
     refused: int
     beyond_top: int
     beyond_nodes: int
+    beyond_edges: int
 
     @property
     def says(self) -> str:
@@ -58,6 +64,7 @@ class Selection:
             (self.refused, "do not meet the filters"),
             (self.beyond_top, "rank lower among their regulator's"),
             (self.beyond_nodes, "would bring in too many genes"),
+            (self.beyond_edges, "are weaker than those"),
         )
         why = [f"{count:,} {reason}" for count, reason in reasons if count]
         return f"{len(self.edges):,} of {self.total:,} edges" + (f"; {', '.join(why)}" if why else "") + "."
@@ -90,6 +97,7 @@ def select(
     minimum: Mapping[str, float] | None = None,
     known_only: bool = False,
     most_nodes: int = MOST_NODES,
+    most_edges: int = MOST_EDGES,
 ) -> Selection:
     """Pick the edges of a network that can be read.
 
@@ -105,8 +113,9 @@ def select(
         Least number by column; of those in `SIGNED` the size counts. A number that is missing meets no threshold.
     known_only
         Keep only edges that the regulon database lists.
-    most_nodes
-        Genes at most. Edges are taken by attention (our choice); one that needs a gene too many is passed over.
+    most_nodes, most_edges
+        Genes and edges at most. Edges are taken by attention (our choice); one that needs a gene too many is passed
+        over.
 
     Raises
     ------
@@ -125,8 +134,10 @@ def select(
         kept &= edges["known"].to_numpy() != ""
     passed = edges[kept].sort_values("attention", ascending=False, kind="stable", ignore_index=True)
     top = passed[(passed.groupby("regulator").cumcount() < per_regulator).to_numpy(bool)]
-    drawn = top[_within(top, most_nodes)].reset_index(drop=True)
-    return Selection(drawn, len(edges), len(edges) - len(passed), len(passed) - len(top), len(top) - len(drawn))
+    within = top[_within(top, most_nodes)].reset_index(drop=True)
+    drawn = within.head(most_edges)
+    sizes = map(len, (edges, passed, top, within, drawn))
+    return Selection(drawn, len(edges), *(more - fewer for more, fewer in pairwise(sizes)))
 
 
 def graph(edges: pd.DataFrame) -> nx.DiGraph:

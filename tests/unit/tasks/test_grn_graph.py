@@ -67,6 +67,9 @@ def test_the_best_of_each_regulator_and_no_gene_too_many() -> None:
     # CD14 and HBB would be a fourth gene; what lies among the three stays.
     assert pairs(few.edges) == [pairs(EDGES)[row] for row in (0, 1, 4, 5)]
     assert few.says == "4 of 6 edges; 2 would bring in too many genes."
+    strongest = select(EDGES, most_edges=2)
+    assert pairs(strongest.edges) == pairs(EDGES)[:2]
+    assert strongest.says == "2 of 6 edges; 4 are weaker than those."
 
 
 def test_an_empty_selection_is_a_graph_without_genes() -> None:
@@ -200,5 +203,5 @@ def test_a_large_network_is_cut_to_what_can_be_drawn() -> None:
     found = select(real_network(100, 40), per_regulator=15)
     made = graph(found.edges)
     assert len(made) == 300
-    assert found.total == len(found.edges) + found.beyond_top + found.beyond_nodes
+    assert found.total == len(found.edges) + found.beyond_top + found.beyond_nodes + found.beyond_edges
     assert np.isfinite(layout(made).to_numpy()).all()
