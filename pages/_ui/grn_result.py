@@ -27,7 +27,7 @@ from pages._ui.grn_words import NO_PROOF
 from pages._ui.grn_work import Asked
 from scdiva_core.data.h5ad import H5adDataset
 
-_KEPT = "The network itself begins anew."
+_KEPT = "Nothing of a network is kept before it is whole: the next try starts over."
 
 
 def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: Asked, name: str) -> None:
