@@ -8,14 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scdiva_core.errors import Cancelled, DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from scdiva_core.data.h5ad import H5adDataset
 
 _HEADER = "round   seconds    cells    loss  macro-F1  accuracy"
 _PERTURBATION_HEADER = "pass   seconds    cells    loss  Spearman"
@@ -109,143 +104,67 @@ def _add_common(parser: argparse.ArgumentParser, *, minutes: float) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Fine-tune and save; print the curve, what it was worth, and last where the checkpoint is."""
-    from scdiva_core.engine import Engine
-    from scdiva_core.training.finetune_annotation import finetune_annotation
-    from scdiva_core.training.finetune_result import new_folder
-    from scdiva_core.training.finetune_settings import FinetuneSettings
-
-    settings = FinetuneSettings(minutes=options.minutes, seed=options.seed)
-    folder = new_folder(options.output)
-    engine = Engine(options.checkpoint, options.device)
-    if engine.card().random_weights:
-        print("warning: these weights are random; most of them stay so", file=sys.stderr)
-    with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
-        for warning in dataset.preflight.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        labels = _column(dataset, options.label)
-        batches = None if options.batch is None else _column(dataset, options.batch)
-        try:
-            tuned = finetune_annotation(
-                engine.model,
-                dataset,
-                labels,
-                batches=batches,
-                settings=settings,
-                progress=_Progress(),
-                cancelled=cancelled,
-                report=_print_round,
-            )
-        except Cancelled as error:
-            msg = "Stopped before there was anything to keep."
-            raise DataError(msg, "Repeat the command to begin anew.") from error
-    for label, reason in tuned.left_out.items():
-        print(f"left out: {label} ({reason})")
-    free = [name for term, name in zip(tuned.model.labels.ids, tuned.model.labels.names, strict=True) if term == name]
+    """Fine-tune on labels and save; print the curve, what it was worth, and last where the checkpoint is."""
+    asked = {"label_key": options.label, "batch_key": options.batch}
+    tuned = _finetuned("annotation", asked, options, _print_round, random="most of them stay so")
+    _print_left_out(tuned.left_out)
+    labels = tuned.model.labels
+    free = [name for term, name in zip(labels.ids, labels.names, strict=True) if term == name]
     if free:
         print(f"no single term of the Cell Ontology, so that the label stands as its id: {', '.join(free)}")
     print(tuned.words)
-    print(tuned.save(folder))
+    print(options.output)
 
 
 def run_perturbation(options: argparse.Namespace) -> None:
     """Fine-tune on perturbations and save; print the curve, what it was worth, and last where the checkpoint is."""
-    from scdiva_core.engine import Engine
-    from scdiva_core.training.finetune_cells import tokenizer_of
-    from scdiva_core.training.finetune_perturbation import finetune_perturbation
-    from scdiva_core.training.finetune_result import new_folder
-    from scdiva_core.training.finetune_settings import PerturbationSettings
-    from scdiva_core.training.perturbation_cells import read_perturbations
-
-    settings = PerturbationSettings(minutes=options.minutes, seed=options.seed)
-    folder = new_folder(options.output)
-    engine = Engine(options.checkpoint, options.device)
-    if engine.card().random_weights:
-        print("warning: these weights are random; no fine-tuning mends that", file=sys.stderr)
-    progress = _Progress()
-    state = folder.with_name(folder.name + ".state.pt")
-    with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
-        for warning in dataset.preflight.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        try:
-            cells = read_perturbations(
-                dataset,
-                engine.vocabulary,
-                _column(dataset, options.perturbation),
-                control=options.control,
-                kind=options.kind,
-                max_genes=engine.model.config.max_genes,
-                batches=None if options.batch is None else _column(dataset, options.batch),
-                seed=options.seed,
-                progress=progress,
-                cancelled=cancelled,
-            )
-            for name, reason in cells.left_out.items():
-                print(f"left out: {name} ({reason})")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            tuned = finetune_perturbation(
-                engine.model,
-                cells,
-                tokenizer=tokenizer_of(engine.model, dataset),
-                source={"name": dataset.path.name, "sha256": dataset.sha256, "control": options.control},
-                settings=settings,
-                state=state,
-                progress=progress,
-                cancelled=cancelled,
-                report=_print_pass,
-            )
-        except Cancelled as error:
-            msg = "Stopped before there was anything to keep."
-            raise DataError(msg, "Repeat the command to begin anew.") from error
-    print(tuned.words)
-    print(tuned.save(folder))
-    state.unlink(missing_ok=True)
+    asked = {"label_key": options.perturbation, "batch_key": options.batch}
+    asked |= {"control": options.control, "kind": options.kind}
+    print(_finetuned("perturbation", asked, options, _print_pass).words)
+    print(options.output)
 
 
 def run_integration(options: argparse.Namespace) -> None:
     """Fine-tune on batches and save; print the curve, what it was worth, and last where the checkpoint is."""
-    from scdiva_core.engine import Engine
-    from scdiva_core.engine_integration import stand_ins
-    from scdiva_core.training.finetune_integration import finetune_integration
-    from scdiva_core.training.finetune_result import new_folder
-    from scdiva_core.training.integration_settings import IntegrationSettings
+    asked = {"label_key": options.label, "batch_key": options.batch}
+    print(_finetuned("integration", asked, options, _print_integration_round).words)
+    print(options.output)
 
-    settings = IntegrationSettings(minutes=options.minutes, seed=options.seed)
+
+def _finetuned(
+    task: str,
+    asked: dict[str, Any],
+    options: argparse.Namespace,
+    report: Callable[[dict[str, Any]], None],
+    *,
+    random: str = "no fine-tuning mends that",
+) -> Any:
+    """Do what the three commands have in common."""
+    from scdiva_core.engine import Engine
+    from scdiva_core.engine_finetune import FinetuneRequest, finetune, lesson
+    from scdiva_core.training.finetune_result import new_folder
+
+    request = FinetuneRequest(task, **asked, minutes=options.minutes, seed=options.seed)
     folder = new_folder(options.output)
     engine = Engine(options.checkpoint, options.device)
     if engine.card().random_weights:
-        print("warning: these weights are random; no fine-tuning mends that", file=sys.stderr)
+        print(f"warning: these weights are random; {random}", file=sys.stderr)
     with engine.open(options.input) as dataset, _stopped_by_interrupt() as cancelled:
         for warning in dataset.preflight.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        batches = _column(dataset, options.batch)
-        clusters = options.label is None
-        groups = stand_ins(engine, dataset, batches, options.seed) if clusters else _column(dataset, options.label)
+        if task == "perturbation":  # may be many, and the training long
+            _print_left_out(lesson(engine, dataset, request).left_out)
+        told = {"progress": _Progress(), "cancelled": cancelled, "report": report}
         try:
-            tuned = finetune_integration(
-                engine.model,
-                dataset,
-                batches,
-                groups,
-                taught_by="clusters" if clusters else "labels",
-                settings=settings,
-                progress=_Progress(),
-                cancelled=cancelled,
-                report=_print_integration_round,
-            )
+            return finetune(engine, dataset, request, folder, **told)
         except Cancelled as error:
             msg = "Stopped before there was anything to keep."
             raise DataError(msg, "Repeat the command to begin anew.") from error
-    print(tuned.words)
-    print(tuned.save(folder))
 
 
-def _column(dataset: H5adDataset, name: str) -> pd.Series:
-    if name not in dataset.obs.columns:
-        there = ", ".join(map(str, dataset.obs.columns[:12])) or "none"
-        msg = f"{dataset.path.name} has no column {name!r} in obs."
-        raise DataError(msg, f"Choose one of: {there}.")
-    return dataset.obs[name]
+def _print_left_out(left_out: dict[str, str]) -> None:
+    for name, reason in left_out.items():
+        print(f"left out: {name} ({reason})")
 
 
 def _print_round(record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -11,21 +12,29 @@ from typing import Any, Protocol
 import numpy as np
 
 from scdiva_core import (
+    engine_finetune,
     engine_grn,
     engine_integration,
     engine_knockout,
     engine_reconstruction,
     engine_reconstruction_denoising,
 )
+from scdiva_core.data.concatenate import concatenate as put_together
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
+from scdiva_core.engine_finetune import FinetuneRequest, state_path
 from scdiva_core.engine_grn import GrnSettings
 from scdiva_core.engine_integration import IntegrateSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.engine_reconstruction import ReconstructionSettings
+from scdiva_core.errors import ScDiVaError
 from scdiva_core.store import ResultStore, home
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
-from scdiva_core.tasks.progress import stop_if
+from scdiva_core.tasks.progress import never, stop_if
+from scdiva_core.training.live_curve import LiveCurve, curve_path
+
+_INTEGRATED = 0.7  # of the bar; the rest is for the maps
+_KEEPING_SECONDS = 90.0  # that writing the best so far may take on a busy machine
 
 
 class Context(Protocol):
@@ -36,6 +45,9 @@ class Context(Protocol):
 
     def cancelled(self) -> bool:
         """Tell whether the user asked for the end."""
+
+    def allow(self, seconds: float) -> None:
+        """Ask for so much time to keep what was made when the user cancels; 0 restores what is usual."""
 
 
 def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -212,21 +224,104 @@ def integration(payload: dict[str, Any], context: Context) -> dict[str, Any]:
     Parameters
     ----------
     payload
-        As for `embed`, with ``settings`` as `IntegrateSettings.to_dict` makes them.
+        As for `embed`, with ``settings`` as `IntegrateSettings.to_dict` makes them, and ``projection``, how the maps of
+        all methods are drawn in the end, as `ProjectionSettings.to_dict` makes it.
     context
-        Progress and cancellation; cancelled while the network is trained, the best so far is kept.
+        Progress and cancellation; cancelled while the network is trained, the best so far is kept and drawn.
 
     Returns
     -------
     dict
         ``n_batches`` and ``checkpoint``, the new folder or None, for the job's row; the result lies in the store.
     """
-    settings = IntegrateSettings(**payload["settings"])
+    settings, projection = IntegrateSettings(**payload["settings"]), ProjectionSettings(**payload["projection"])
     with _opened(payload) as (engine, dataset):
-        asked = {"progress": context.progress, "cancelled": context.cancelled}
-        found = engine_integration.integrate(engine, dataset, settings, **asked)
+        drawing_all = engine_integration.maps_seconds(dataset.n_obs, settings)
+        found = engine_integration.integrate(
+            engine,
+            dataset,
+            settings,
+            progress=_part(context, 0.0, _INTEGRATED),
+            cancelled=context.cancelled,
+            keeping=lambda seconds: context.allow(seconds + 3 * drawing_all),
+        )
+        kept = context.cancelled()  # what was stopped is whole all the same, its maps with it
+        if not kept:
+            context.allow(0)
+        for number, method in enumerate(found.vectors):
+            share = (1 - _INTEGRATED) / len(found.vectors)
+            drawing = _part(context, _INTEGRATED + number * share, share)
+            told = {"progress": drawing, "cancelled": never if kept else context.cancelled}
+            engine_integration.integration_map(engine, dataset, settings, method, projection, **told)
     checkpoint = None if found.checkpoint is None else str(found.checkpoint)
     return {"n_batches": len(found.summary["batches"]), "checkpoint": checkpoint}
+
+
+def finetune(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Teach a copy of a checkpoint what a file says of its cells, and keep it beside the results.
+
+    Parameters
+    ----------
+    payload
+        As for `embed`, with ``request`` as `FinetuneRequest.to_dict` makes it instead of settings, and
+        ``checkpoint_id``, the name of the new folder. No two jobs have the same one.
+    context
+        Progress, as the time that is spent of the budget, and cancellation: once there is something to keep, it ends
+        the training, and the best so far is written.
+
+    Returns
+    -------
+    dict
+        ``checkpoint_id``, for the job's row; what it is worth stands on its card.
+    """
+    request, folder = FinetuneRequest(**payload["request"]), home() / "checkpoints" / payload["checkpoint_id"]
+    if folder.is_dir():  # whole, by a worker that was killed before it could say so
+        return {"checkpoint_id": folder.name}
+    curve, began = LiveCurve(curve_path(folder)), time.monotonic()
+
+    def progress(done: int, total: int, message: str) -> None:
+        minutes = min((time.monotonic() - began) / 60, request.minutes)
+        context.progress(minutes, request.minutes, f"{message}: {done:,} of {total:,}", 1 / 60)
+
+    def report(record: dict[str, Any]) -> None:
+        curve(record)
+        context.allow(_KEEPING_SECONDS)
+
+    try:
+        with _opened(payload) as (engine, dataset):
+            told = {"progress": progress, "cancelled": context.cancelled, "report": report}
+            engine_finetune.finetune(engine, dataset, request, folder, **told)
+    except ScDiVaError:
+        state_path(folder).unlink(missing_ok=True)
+        raise
+    finally:
+        curve.path.unlink(missing_ok=True)
+    return {"checkpoint_id": folder.name}
+
+
+def concatenate(payload: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Put several files together into one among the uploads.
+
+    Parameters
+    ----------
+    payload
+        ``paths`` of the files and ``names`` for them, ``batch_key``, and ``checkpoint`` and ``device`` as for `embed`.
+    context
+        Progress and cancellation.
+
+    Returns
+    -------
+    dict
+        ``sha256``, which names the new file.
+    """
+    engine = _engine(payload["checkpoint"], payload["device"], home())
+    folder = home() / "uploads"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = {"progress": context.progress, "cancelled": context.cancelled}
+    written = put_together(
+        payload["paths"], folder, payload["batch_key"], engine.vocabulary, names=payload["names"], **told
+    )
+    return {"sha256": written.stem}
 
 
 @contextmanager

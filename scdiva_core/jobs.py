@@ -120,7 +120,7 @@ class WorkerSupervisor:
         child = self._child
         with self._queue.transaction(write=False) as table:
             row = table.execute(
-                "SELECT id FROM jobs WHERE state = 'running' AND worker_pid = ? AND cancel_requested < ?",
+                "SELECT id FROM jobs WHERE state = 'running' AND worker_pid = ? AND cancel_requested + allowed_s < ?",
                 (child.pid, time.time() - _STUCK_SECONDS),
             ).fetchone()
         if row is not None:

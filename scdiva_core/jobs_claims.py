@@ -53,20 +53,27 @@ def claim(queue: JobQueue, device: str) -> Job | None:
             return None
         row = table.execute(
             "UPDATE jobs SET state = 'running', started = ?, device = ?, worker_pid = ?, rate = NULL, "
-            "eta_s = NULL, attempts = attempts + 1 WHERE id = ? RETURNING *",
+            "eta_s = NULL, allowed_s = 0, attempts = attempts + 1 WHERE id = ? RETURNING *",
             (time.time(), device, os.getpid(), row["id"]),
         ).fetchone()
         return read_job(row)
 
 
 def report(
-    queue: JobQueue, job_id: str, progress: float, message: str, rate: float | None, eta_s: float | None
+    queue: JobQueue,
+    job_id: str,
+    progress: float,
+    message: str,
+    rate: float | None,
+    eta_s: float | None,
+    allowed_s: float,
 ) -> None:
-    """Write how far a running job is."""
+    """Write how far a running job is, and how long it may still take once it is cancelled."""
     with queue.transaction() as table:
         table.execute(
-            "UPDATE jobs SET progress = ?, message = ?, rate = ?, eta_s = ? WHERE id = ? AND state = 'running'",
-            (progress, message, rate, eta_s, job_id),
+            "UPDATE jobs SET progress = ?, message = ?, rate = ?, eta_s = ?, allowed_s = ? "
+            "WHERE id = ? AND state = 'running'",
+            (progress, message, rate, eta_s, allowed_s, job_id),
         )
 
 

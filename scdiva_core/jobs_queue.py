@@ -47,11 +47,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     cancel_requested REAL,
     device TEXT,
     worker_pid INTEGER,
-    attempts INTEGER NOT NULL DEFAULT 0
+    attempts INTEGER NOT NULL DEFAULT 0,
+    allowed_s REAL NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state);
 CREATE INDEX IF NOT EXISTS jobs_owner ON jobs (owner, key);
 """
+_SINCE_ALLOWED = "ALTER TABLE jobs ADD COLUMN allowed_s REAL NOT NULL DEFAULT 0"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Job:
         Where it runs or ran.
     attempts
         How often a worker began it and did not hand it back.
+    allowed_s
+        Seconds that it asked for to keep what was made when it is cancelled; 0 when it stops at once.
     """
 
     id: str
@@ -109,6 +113,7 @@ class Job:
     device: str | None
     worker_pid: int | None
     attempts: int
+    allowed_s: float
 
     @property
     def active(self) -> bool:
@@ -137,6 +142,8 @@ class JobQueue:
         with self.transaction() as table:
             for statement in _SCHEMA.split(";"):
                 table.execute(statement)
+            if "allowed_s" not in {row["name"] for row in table.execute("PRAGMA table_info(jobs)")}:
+                table.execute(_SINCE_ALLOWED)  # a table of an earlier version
 
     def submit(self, function: str, payload: dict[str, Any], *, title: str, owner: str, key: str | None = None) -> Job:
         """Queue ``function(payload, context)``.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import math
 import os
 import signal
 import threading
@@ -27,6 +28,7 @@ from scdiva_core.jobs_queue import Job, JobQueue
 
 _POLL_SECONDS = 0.2
 _GRACE_SECONDS = 1.5  # what a cancelled function gets to stop by itself
+_NOTHING = (0.0, "", None, None)  # what a function that has not reported yet has done
 
 
 class JobContext:
@@ -43,8 +45,9 @@ class JobContext:
         self._cancelled = threading.Event()
         self._base = (0.0, 0.0, time.monotonic())  # total, done, when: what rates are counted from
         self._state: tuple[float, str, float | None, float | None] | None = None
-        self._reported: object = None
-        self._deadline: float | None = None
+        self._reported: object = (_NOTHING, 0.0)
+        self._allowed, self._said = 0.0, 0.0  # seconds to keep what was made, and when they were asked for
+        self._asked = math.inf  # when the cancellation was seen
 
     def progress(self, done: float, total: float, message: str = "", rate: float | None = None) -> None:
         """Say how far the work is; cheap enough for every batch.
@@ -72,6 +75,22 @@ class JobContext:
     def cancelled(self) -> bool:
         """Whether the user asked to stop."""
         return self._cancelled.is_set()
+
+    def allow(self, seconds: float) -> None:
+        """Ask for time to keep what was made when the user cancels; without it the process ends soon after.
+
+        Parameters
+        ----------
+        seconds
+            That the function may still take after the cancellation, or from now on if that came before; 0 restores
+            what is usual.
+        """
+        self._allowed, self._said = seconds, time.monotonic()
+
+    @property
+    def _allowed_s(self) -> float:
+        """Seconds after the cancellation that were asked for."""
+        return self._allowed + max(self._said - self._asked, 0.0)
 
     def check(self) -> None:
         """Stop here if the user asked to.
@@ -149,9 +168,9 @@ class Worker:
 
     def _report(self) -> None:
         job, context = self._current
-        state = context._state
-        if state is not context._reported:
-            jobs_claims.report(self._queue, job.id, *state)
+        state = context._state or _NOTHING, context._allowed_s
+        if state != context._reported:
+            jobs_claims.report(self._queue, job.id, *state[0], state[1])
             context._reported = state
 
     def _watch(self) -> None:
@@ -166,13 +185,14 @@ class Worker:
     def _look_at(self, job: Job, context: JobContext) -> None:
         """Report, pass a cancellation on, and end the process when the function does not stop."""
         self._report()
-        if context._deadline is not None and time.monotonic() > context._deadline:
-            try:
-                jobs_claims.finish(self._queue, job.id, "cancelled")
-            finally:
-                _die()
-        if not context.cancelled() and self._queue.get(job.id).cancel_requested is not None:
-            context._deadline = time.monotonic() + _GRACE_SECONDS
+        if context.cancelled():
+            if time.monotonic() > context._asked + context._allowed_s + _GRACE_SECONDS:
+                try:
+                    jobs_claims.finish(self._queue, job.id, "cancelled")
+                finally:
+                    _die()
+        elif self._queue.get(job.id).cancel_requested is not None:
+            context._asked = time.monotonic()
             context._cancelled.set()
 
     def _leave(self) -> NoReturn:

@@ -22,7 +22,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,13 @@ def finetune_perturbation(
     return done
 
 
+def judging(names: Iterable[str], settings: PerturbationSettings) -> list[str]:
+    """Perturbations that judge and do not teach, sorted; none where there are too few."""
+    order = np.random.default_rng([settings.seed, 0]).permutation(sorted(names)).tolist()
+    held = max(round(settings.validation_share * len(order)), 1) if settings.validation_share else 0
+    return sorted(order[:held]) if len(order) >= FEWEST_TO_SPLIT else []
+
+
 def predicted_changes(model: ScDiVaModel, rows: MarkedRows, n_genes: int) -> Tensor:
     """Change of each gene of the panel in each row, in log1p, float32 ``[B, n_genes]``; on the model's device."""
     tokens, marked = rows.tokens.to(model.device), torch.from_numpy(rows.n_marked).to(model.device)
@@ -213,10 +220,8 @@ class _Run:
     def __init__(self, model: ScDiVaModel, cells: PerturbationCells, settings: PerturbationSettings) -> None:
         self.model, self.cells, self.settings = model, cells, settings
         names = sorted(cells.targets)
-        order = np.random.default_rng([settings.seed, 0]).permutation(names).tolist()
-        held = max(round(settings.validation_share * len(names)), 1) if settings.validation_share else 0
-        held = held if len(names) >= FEWEST_TO_SPLIT else 0
-        self.judges, self.teachers = sorted(order[:held]), sorted(order[held:])
+        self.judges = judging(names, settings)
+        self.teachers = [name for name in names if name not in self.judges]
         self.truth = {name: torch.from_numpy(cells.change(name)) for name in names}
         self.changed = {name: torch.from_numpy(_changed(cells, name)) for name in self.teachers}
         self.value, self.n_genes = mark_value(cells), len(cells.gene_ids)

@@ -166,7 +166,7 @@ def read_perturbations(
         raise DataError(msg, f"Choose one of: {', '.join(get_args(Kind))}.")
     given = _texts(perturbations, dataset.n_obs, "perturbations")
     codes = pd.factorize(_texts(batches, dataset.n_obs, "batches"))[0] if batches is not None else None
-    names, targets, left_out = _named(given, control, vocabulary)
+    names, targets, left_out = usable_perturbations(given, control, vocabulary)
     cells = _drawn(names, [*targets, control], most_cells, seed)
     columns = _panel(dataset, np.flatnonzero(names == control), max_genes - MOST_TARGETS, progress, cancelled)
     blocks = []
@@ -269,10 +269,27 @@ def _texts(values: ArrayLike, length: int, what: str) -> NDArray[np.str_]:
     return series.where(series.notna(), "").astype(str).str.strip().to_numpy(str)
 
 
-def _named(
-    given: NDArray[np.str_], control: str, vocabulary: GeneVocabulary
+def usable_perturbations(
+    perturbations: ArrayLike, control: str, vocabulary: GeneVocabulary
 ) -> tuple[NDArray[np.str_], dict[str, tuple[int, ...]], dict[str, str]]:
-    """Perturbation of each cell in our spelling, the usable ones with their token ids, and why others are not."""
+    """Find out which perturbations of a column can be learned or predicted.
+
+    Parameters
+    ----------
+    perturbations, control, vocabulary
+        As for `read_perturbations`.
+
+    Returns
+    -------
+    tuple
+        Perturbation of each cell in our spelling, the usable ones with their token ids, and why others are not.
+
+    Raises
+    ------
+    DataError
+        No or too few control cells, or fewer than two usable perturbations.
+    """
+    given = _texts(perturbations, np.size(perturbations), "perturbations")
     spelled = {name: name if name in ("", control) else "+".join(parts(name, control)) for name in np.unique(given)}
     # "A+ctrl" is A, but what names no gene at all is the control.
     spelled = {name: other or (control if name else "") for name, other in spelled.items()}

@@ -39,6 +39,16 @@ def steps(payload: dict[str, Any], context: Any) -> str:
     return "released"
 
 
+def keeps(payload: dict[str, Any], context: Any) -> str:
+    """Ask for time, wait to be cancelled, and take longer over keeping what was made than others are given."""
+    context.allow(60)
+    Path(payload["file"]).write_text("in")
+    while not context.cancelled():
+        time.sleep(0.01)
+    time.sleep(5)
+    return "kept"
+
+
 def stuck(payload: dict[str, Any], context: Any) -> None:
     """Never look at the context; leave a child behind that would live on."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

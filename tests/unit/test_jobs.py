@@ -300,6 +300,28 @@ def test_the_second_supervisor_takes_over(queue: JobQueue, supervisor: WorkerSup
     assert ended(queue, job).state == "done"
 
 
+def test_a_cancelled_job_may_take_the_time_it_asked_for(
+    queue: JobQueue, supervisor: WorkerSupervisor, tmp_path: Path
+) -> None:
+    job = submit(queue, "keeps", file=str(tmp_path / "in"))
+    supervisor.start()
+    wait(lambda: queue.get(job.id).allowed_s, "the request")
+    queue.cancel(job.id)
+    done = ended(queue, job)
+    assert (done.state, done.result, done.allowed_s) == ("done", "kept", 60)
+    after = submit(queue, "steps", until=str(tmp_path / "never"))
+    running(queue, after)
+    assert queue.get(after.id).allowed_s == 0, "the next job has not asked"
+
+
+def test_a_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    first = JobQueue(tmp_path)
+    job = submit(first, "add", a=1, b=1)
+    with first.transaction() as table:
+        table.execute("ALTER TABLE jobs DROP COLUMN allowed_s")
+    assert JobQueue(tmp_path).get(job.id).allowed_s == 0
+
+
 def test_workers_of_two_devices_share_the_queue(queue: JobQueue, supervisor: WorkerSupervisor, tmp_path: Path) -> None:
     other = WorkerSupervisor(queue, device="cuda:0")
     jobs = [submit(queue, "steps", until=str(tmp_path / "go")) for _ in range(2)]

@@ -65,8 +65,9 @@ MAY_IMPORT = {
     },
     "engine_jobs": {
         *("data", "tasks", "store", "engine", "engine_knockout", "engine_grn", "engine_reconstruction"),
-        *("engine_reconstruction_denoising", "engine_integration"),
+        *("engine_reconstruction_denoising", "engine_integration", "engine_finetune", "errors", "training"),
     },
+    "engine_saved": {"errors", "data", "tasks", "store"},
     "engine_integration_result": {"errors", "tasks"},
     "engine_integration_making": {
         *("errors", "data", "model", "tasks", "training", "metrics", "baselines", "store_tables", "engine"),
@@ -77,6 +78,7 @@ MAY_IMPORT = {
         *("engine_integration_result", "engine_integration_making"),
     },
     "cli_integrate": {"errors", "data", "tasks", "engine", "engine_integration", "cli_progress"},
+    "engine_finetune": {"errors", "data", "tasks", "training", "engine", "engine_cells", "engine_integration"},
     "jobs_queue": {"errors"},
     "jobs_claims": {"jobs_queue"},
     "jobs": {"errors", "jobs_queue", "jobs_claims"},
@@ -96,7 +98,7 @@ MAY_IMPORT = {
         *("errors", "tasks", "engine", "engine_cells", "engine_reconstruction", "engine_reconstruction_denoising"),
         "cli_progress",
     },
-    "cli_finetune": {"errors", "data", "engine", "engine_integration", "training"},
+    "cli_finetune": {"errors", "engine", "engine_finetune", "training"},
     "cli_evaluate": {"errors", "data", "engine", "evaluation", "training"},
     "__main__": {"cli"},
     "__init__": set(),
