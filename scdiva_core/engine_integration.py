@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from scdiva_core.baselines.harmony import harmonise
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
 from scdiva_core.engine_cells import Stages, look
-from scdiva_core.engine_integration_making import Making
+from scdiva_core.engine_integration_making import Making, check_batch_column
 from scdiva_core.engine_integration_making import stand_ins as _stand_ins
 from scdiva_core.engine_integration_result import FINETUNED, IntegrateSettings, IntegrationResult
 from scdiva_core.errors import DataError, StoreError
@@ -26,24 +27,30 @@ __all__ = [
     "FINETUNED",
     "IntegrateSettings",
     "IntegrationResult",
+    "check_batch_column",
     "checkpoint_folder",
     "estimate_seconds",
     "integrate",
     "integration_map",
+    "is_integrated",
+    "maps_seconds",
     "stand_ins",
     "stored_integration",
     "stored_map",
 ]
 
-_FORMAT = 1  # part of every key: raise it when the same question gets another answer
+_FORMAT = 2  # part of every key: raise it when the same question gets another answer
 _WORDS = {
     "embedding": "Embedding cells",
     "baselines": "Integrating without training, step",
-    "tuning": "Fine-tuning",
+    "reading": "Reading cells with the network",
+    "tuning": "Fine-tuning, steps",
     "again": "Embedding with the new checkpoint, cells",
     "measuring": "Measuring, methods",
 }
 _TRAINING_COST = 0.5  # of the fine-tuning's steps, in passes over the cells
+_MAP_SECONDS = 0.002  # a cell, of neighbours, clusters and UMAP
+_SLACK = 3.0  # times what is expected, for a machine that does other work too
 
 
 def integrate(
@@ -53,6 +60,7 @@ def integrate(
     *,
     progress: Progress = silent,
     cancelled: IsCancelled = never,
+    keeping: Callable[[float], None] = lambda _: None,
 ) -> IntegrationResult:
     """Integrate the batches of a file in several ways and measure them, or fetch what was made before.
 
@@ -72,6 +80,9 @@ def integrate(
     cancelled
         Asked within each step. True while the network is trained ends the training, and the best so far is kept,
         embedded and measured.
+    keeping
+        Called when the training begins, with the seconds that keeping the best so far may take: whoever stops the
+        work from outside should wait for so long.
 
     Raises
     ------
@@ -80,13 +91,14 @@ def integrate(
     Cancelled
         The user stopped before there was anything to keep but the embedding.
     """
-    key = _key(engine, dataset, settings)
-    if engine.store.get(key) is None:
+    if not is_integrated(engine, dataset, settings):
         stages = Stages(progress, _costs(engine, dataset, settings), _WORDS)
         folder = checkpoint_folder(engine, dataset, settings)
-        arrays, meta = Making(engine, dataset, settings, folder, stages, cancelled).made()
+        making = Making(engine, dataset, settings, folder, stages, cancelled)
+        making.trains = lambda: keeping(_SLACK * _keeping_seconds(engine, dataset, settings))
+        arrays, meta = making.made()
         meta |= {**engine.provenance(dataset), "task": "integration", "settings": settings.to_dict()}
-        engine.store.put(key, arrays, meta)
+        engine.store.put(_key(engine, dataset, settings), arrays, meta)
     found = stored_integration(engine, dataset, settings)
     if found is None:
         msg = "The result was removed from the store as soon as it was written."
@@ -100,16 +112,35 @@ def stored_integration(engine: Engine, dataset: H5adDataset, settings: Integrate
     return None if entry is None else _result(entry, settings, checkpoint_folder(engine, dataset, settings))
 
 
+def is_integrated(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> bool:
+    """Whether there is a result, without reading it."""
+    return engine.store.get(_key(engine, dataset, settings)) is not None
+
+
 def estimate_seconds(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> float:
     """Seconds that `integrate` will take, typical for two cores; 0 when it was computed before.
 
     The first call for a file times the network for half a second.
     """
-    if engine.store.get(_key(engine, dataset, settings)) is not None:
+    if is_integrated(engine, dataset, settings):
         return 0.0
     costs, second = _costs(engine, dataset, settings), look(engine, dataset).seconds
-    tuning = min(costs["tuning"] * second, 60 * settings.minutes)
-    return sum(cost for name, cost in costs.items() if name != "tuning") * second + tuning
+    learned = ("reading", "tuning")  # what the budget is for
+    tuning = min(sum(costs.get(name, 0.0) for name in learned) * second, 60 * settings.minutes)
+    return sum(cost for name, cost in costs.items() if name not in learned) * second + tuning
+
+
+def maps_seconds(n_obs: int, settings: IntegrateSettings) -> float:
+    """Seconds that the maps of all methods will take, typical for two cores.
+
+    Parameters
+    ----------
+    n_obs
+        Cells.
+    settings
+        Which methods there are.
+    """
+    return (6 if settings.finetune else 5) * (1 + n_obs * _MAP_SECONDS)
 
 
 def checkpoint_folder(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> Path:
@@ -208,8 +239,14 @@ def _costs(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) ->
     embedded = engine.stored_embedding(dataset) is not None
     costs = {"embedding": 0.0 if embedded else n, "baselines": 300 + 0.1 * n}
     if settings.finetune:
-        costs |= {"tuning": (1 + _TRAINING_COST) * n, "again": n}
+        costs |= {"reading": n, "tuning": _TRAINING_COST * n, "again": n}
     return costs | {"measuring": 500 + 0.2 * n * settings.seeds}
+
+
+def _keeping_seconds(engine: Engine, dataset: H5adDataset, settings: IntegrateSettings) -> float:
+    """Seconds from the end of the training to the result."""
+    costs = _costs(engine, dataset, settings)
+    return (costs["again"] + costs["measuring"]) * look(engine, dataset).seconds + 10
 
 
 def _result(entry: StoredResult, settings: IntegrateSettings, folder: Path) -> IntegrationResult:

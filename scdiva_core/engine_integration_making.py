@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,12 @@ from scdiva_core.training.finetune_integration import finetune_integration
 from scdiva_core.training.integration_cells import check_batches
 from scdiva_core.training.integration_result import IntegrationTuned
 from scdiva_core.training.integration_settings import IntegrationSettings
+from scdiva_core.training.live_curve import LiveCurve, curve_path
 
 FIT_CELLS = 20_000
 """Cells that the PCA is fitted on at most; the rest are projected (our choice, to bound memory)."""
+
+_CHANCE = "chance"  # a method of the tables while they are made: vectors that know nothing of their cells
 
 
 class Making:
@@ -44,9 +48,14 @@ class Making:
     folder
         Receives the fine-tuned checkpoint.
     stages
-        Has ``"embedding"``, ``"baselines"``, ``"tuning"``, ``"again"`` and ``"measuring"``.
+        Has ``"embedding"``, ``"baselines"``, ``"reading"``, ``"tuning"``, ``"again"`` and ``"measuring"``.
     cancelled
         Asked within each step.
+
+    Attributes
+    ----------
+    trains
+        Called when the training begins.
 
     Raises
     ------
@@ -65,12 +74,10 @@ class Making:
     ) -> None:
         self.engine, self.dataset, self.settings, self.folder = engine, dataset, settings, folder
         self.stages, self.cancelled = stages, cancelled
-        self.batches = column(dataset, settings.batch_key)
+        self.trains: Callable[[], None] = lambda: None
+        self._live = curve_path(folder)
+        self.batches = check_batch_column(dataset, settings.batch_key)
         self.labels = None if settings.label_key is None else column(dataset, settings.label_key)
-        check_batches(self.batches)
-        if self.batches.isna().any():
-            msg = f"{int(self.batches.isna().sum()):,} of {dataset.n_obs:,} cells have no {settings.batch_key!r}."
-            raise DataError(msg, "Fill the column in, or leave these cells out of the file.")
 
     def made(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and notes of the result, as the store keeps them.
@@ -83,15 +90,20 @@ class Making:
             The user stopped.
         """
         vectors, tuned = self._baselines(), None
-        if self.settings.finetune:
-            tuned = self._tuned(vectors["scdiva_harmony"])
-            vectors[FINETUNED] = self._again(tuned)
-        table, judged, apart = self._measured(vectors, tuned)
+        try:
+            if self.settings.finetune:
+                tuned = self._tuned(vectors["scdiva_harmony"])
+                vectors[FINETUNED] = self._again(tuned)
+            (table, judged, apart), chance = self._measured(vectors, tuned)
+        finally:
+            self._live.unlink(missing_ok=True)
         arrays = {f"x_{name}": X for name, X in vectors.items()}
         tables = {"table": table, "judged": judged, "apart": apart}
         arrays["judged_cells"] = np.empty(0, np.int64) if tuned is None else tuned.judged
         arrays |= {name: packed(content) for name, content in tables.items() if content is not None}
-        return arrays, self._notes(table, judged, apart, tuned)
+        notes = self._notes(table, judged, apart, tuned)
+        notes["summary"]["chance"] = chance
+        return arrays, notes
 
     def _baselines(self) -> dict[str, NDArray[np.float32]]:
         embedding = self.engine.embed(self.dataset, progress=self.stages["embedding"], cancelled=self.cancelled)
@@ -125,8 +137,23 @@ class Making:
         return np.concatenate([pca.transform(block[:, columns]) for _, block in self.dataset.chunks()])
 
     def _tuned(self, harmonised: NDArray[np.float32]) -> IntegrationTuned:
-        """Fine-tune, and save the checkpoint."""
-        settings = self.settings
+        """Fine-tune, with a curve on disk that others may look at meanwhile, and save the checkpoint."""
+        settings, scored = self.settings, []
+        training, live = IntegrationSettings(minutes=settings.minutes, seed=settings.seed), LiveCurve(self._live)
+
+        def watch(done: int, total: int, message: str) -> None:
+            if not scored:
+                self.stages["reading"](done, total, message)
+            else:  # its steps are counted anew in each round
+                before = training.round_steps * (len(scored) - 1)
+                self.stages["tuning"](before + done, training.rounds * training.round_steps, message)
+
+        def report(record: dict[str, Any]) -> None:
+            scored.append(record)
+            live(record)
+
+        self._live.unlink(missing_ok=True)  # of a process that was killed
+        self.trains()
         groups = stand_ins(harmonised, settings.seed) if self.labels is None else self.labels
         with self.engine._computing:
             tuned = finetune_integration(
@@ -135,9 +162,10 @@ class Making:
                 self.batches,
                 groups,
                 taught_by="clusters" if self.labels is None else "labels",
-                settings=IntegrationSettings(minutes=settings.minutes, seed=settings.seed),
-                progress=self.stages["tuning"],
+                settings=training,
+                progress=watch,
                 cancelled=self.cancelled,
+                report=report,
             )
         save_pretrained(tuned.model, self.folder)
         return tuned
@@ -158,25 +186,28 @@ class Making:
 
     def _measured(
         self, vectors: dict[str, NDArray[np.float32]], tuned: IntegrationTuned | None
-    ) -> tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None]:
-        report = {"progress": self.stages["measuring"]}
+    ) -> tuple[tuple[pd.DataFrame, pd.DataFrame | None, pd.DataFrame | None], dict[str, dict[str, float]]]:
+        """The three tables; and for the first two, what each measure says of vectors that are dealt out at random."""
+        rng = np.random.default_rng(self.settings.seed)
+        vectors = {**vectors, _CHANCE: rng.permutation(vectors["pca"])}
         if self.labels is None:
-            return (
-                pd.DataFrame({"method": list(vectors), "ilisi": [ilisi(X, self.batches) for X in vectors.values()]}),
-                None,
-                None,
-            )
+            mixed = {name: ilisi(X, self.batches) for name, X in vectors.items()}
+            table, chance = _without_chance(pd.DataFrame({"method": list(mixed), "ilisi": list(mixed.values())}))
+            return (table, None, None), {"table": chance}
         seeds = self.settings.seeds
-        table, apart = measure(vectors, self.labels, self.batches, seeds=seeds, **report)
+        measured, apart = measure(vectors, self.labels, self.batches, seeds=seeds, progress=self.stages["measuring"])
+        table, chance = _without_chance(measured)
+        apart = apart[apart["method"] != _CHANCE]
         if tuned is None:
-            return table, None, apart
+            return (table, None, apart), {"table": chance}
         rows = tuned.judged
         own = {name: X[rows] for name, X in vectors.items()}
         try:
             judged, _ = measure(own, self.labels.iloc[rows], self.batches.iloc[rows], seeds=seeds)
         except DataError:  # too few cells judged; the words then say whose labels were learned
-            judged = None
-        return table, judged, apart
+            return (table, None, apart), {"table": chance}
+        judged, of_judged = _without_chance(judged)
+        return (table, judged, apart), {"table": chance, "judged": of_judged}
 
     def _notes(
         self,
@@ -203,6 +234,29 @@ class Making:
             random_weights=self.engine.card().random_weights,
         )
         return {"summary": summary, "curve": [] if tuned is None else list(tuned.curve)}
+
+
+def check_batch_column(dataset: H5adDataset, batch_key: str) -> pd.Series:
+    """Return the batch of every cell.
+
+    Raises
+    ------
+    DataError
+        There is no such column, a cell has no batch, or there is nothing to integrate.
+    """
+    batches = column(dataset, batch_key)
+    check_batches(batches)
+    if missing := int(batches.isna().sum()):
+        msg = f"{missing:,} of {dataset.n_obs:,} cells have no {batch_key!r}."
+        raise DataError(msg, "Fill the column in, or leave these cells out of the file.")
+    return batches
+
+
+def _without_chance(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The methods, and the measures of chance that are numbers."""
+    by_chance = table["method"] == _CHANCE
+    numbers = table[by_chance].drop(columns=["method", "n_cells"], errors="ignore").iloc[0].dropna()
+    return table[~by_chance], numbers.to_dict()
 
 
 def stand_ins(harmonised: NDArray[np.float32], seed: int = 0) -> NDArray[np.str_]:

@@ -91,8 +91,9 @@ class IntegrationResult:
         Folder of the fine-tuned checkpoint, which opens like any other; None without, or where it was removed.
     summary
         Plain values: ``verdict`` and ``apart``, sentences; ``taught_by`` and ``taught`` (sentences) of the fine-tuning;
-        ``batches`` (name -> cells), ``missing`` (genes that some joined file lacks) and ``warnings``, a list of
-        sentences.
+        ``batches`` (name -> cells), ``chance`` (``"table"`` and perhaps ``"judged"`` -> measure -> its value for
+        vectors that are dealt out to the cells at random), ``missing`` (genes that some joined file lacks) and
+        ``warnings``, a list of sentences.
     """
 
     settings: IntegrateSettings

@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.h5ad import H5adDataset, open_h5ad
 from scdiva_core.data.hdf5 import Array, member, open_hdf5, subgroup
+from scdiva_core.data.inspection import inspect_file
 from scdiva_core.data.vocabulary import GeneVocabulary, human_genes
 from scdiva_core.errors import Cancelled, DataError
 
@@ -33,7 +34,7 @@ RECORD = "concatenation"
 """Entry of ``uns`` that says what was put together, as one text of JSON; see `record_of`."""
 
 _ENTRIES = 1 << 16  # of a storage chunk
-_RESERVED = re.compile(r"<.*>|\[.*\]", re.DOTALL)  # what a vocabulary takes for no gene
+_RESERVED = re.compile(r"|<.*>|\[.*\]", re.DOTALL)  # what a vocabulary takes for no gene
 _MEASURED = "measured_in_all"
 _FIELDS = {"batch_key", "values", "n_union", "n_shared", "files"}
 
@@ -76,6 +77,8 @@ class Overlap:
         Genes that any file has, and that all have.
     n_known, n_shared_known
         Of both, those that the model knows.
+    n_unnamed
+        Columns of all files whose name is empty or in brackets, so that no gene is meant; they are left out.
     """
 
     files: tuple[FileGenes, ...]
@@ -83,6 +86,7 @@ class Overlap:
     n_shared: int
     n_known: int
     n_shared_known: int
+    n_unnamed: int
 
     @property
     def share(self) -> float:
@@ -95,6 +99,17 @@ class Overlap:
         return "counts" if all(file.value_kind == "counts" for file in self.files) else "log1p"
 
     @property
+    def refusal(self) -> str:
+        """Why the files cannot be put together; empty where they can."""
+        if self.share >= LEAST_SHARED:
+            return ""
+        smallest = min(self.files, key=lambda file: file.n_genes)
+        return (
+            f"Only {self.n_shared:,} genes are in all {len(self.files)} files, {self.share:.0%} of the "
+            f"{smallest.n_genes:,} of {smallest.name}; at least {LEAST_SHARED:.0%} are needed."
+        )
+
+    @property
     def words(self) -> str:
         """The overlap in a few sentences, the missing genes among them."""
         cells = sum(file.n_cells for file in self.files)
@@ -105,13 +120,15 @@ class Overlap:
         )
         if missing := self.n_union - self.n_shared:
             told += f" {missing:,} genes are missing from some file: there a zero means not measured, not silent."
+        if self.n_unnamed:
+            told += f" {self.n_unnamed:,} columns without a gene's name are left out."
         if self.values == "log1p":
             others = ", ".join(file.name for file in self.files if file.value_kind != "counts")
             told += f" Not all files hold counts ({others} do not), so that log1p of counts per 10,000 is written."
         return told
 
 
-def overlap(paths: Sequence[str | Path], vocabulary: GeneVocabulary) -> Overlap:
+def overlap(paths: Sequence[str | Path], vocabulary: GeneVocabulary, names: Sequence[str] | None = None) -> Overlap:
     """Compare the genes of files; names that mean one gene (symbols, Ensembl ids, aliases) count as one.
 
     Parameters
@@ -120,13 +137,15 @@ def overlap(paths: Sequence[str | Path], vocabulary: GeneVocabulary) -> Overlap:
         Two ``.h5ad`` files or more.
     vocabulary
         Genes of the checkpoint.
+    names
+        What the files are called; their file names without suffix when None.
 
     Raises
     ------
     DataError
         Fewer than two files, one twice, or one that cannot be read.
     """
-    return _looked_at(paths, vocabulary)[0]
+    return _looked_at(paths, vocabulary, names)[0]
 
 
 def concatenate(
@@ -135,6 +154,7 @@ def concatenate(
     batch_key: str,
     vocabulary: GeneVocabulary,
     *,
+    names: Sequence[str] | None = None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Path:
@@ -155,6 +175,8 @@ def concatenate(
         New column of ``obs`` with the file of each cell.
     vocabulary
         Genes of the checkpoint, for what is said of the overlap.
+    names
+        What the files are called in the batch column; their file names without suffix when None.
     progress
         Called with cells done, cells in all, and what is going on.
     cancelled
@@ -172,20 +194,15 @@ def concatenate(
     Cancelled
         The user stopped; nothing is left behind.
     """
-    found, names = _looked_at(paths, vocabulary)
-    if found.share < LEAST_SHARED:
-        smallest = min(found.files, key=lambda file: file.n_genes)
-        msg = (
-            f"Only {found.n_shared:,} genes are in all {len(found.files)} files, {found.share:.0%} of the "
-            f"{smallest.n_genes:,} of {smallest.name}; at least {LEAST_SHARED:.0%} are needed."
-        )
-        raise DataError(msg, "Leave out the file that does not fit, or check which column names its genes.")
+    found, genes = _looked_at(paths, vocabulary, names)
+    if found.refusal:
+        raise DataError(found.refusal, "Leave out the file that does not fit, or check which column names its genes.")
     target = Path(folder)
-    partial = target / f".{uuid.uuid4().hex}.partial"
+    partial = target / f".upload-{uuid.uuid4().hex}.part"  # what a killed process leaves goes with stale uploads
     try:
         target.mkdir(parents=True, exist_ok=True)
         with h5py.File(partial, "w") as file:
-            _write(file, paths, found, names, batch_key, progress, cancelled)
+            _write(file, paths, found, genes, batch_key, progress, cancelled)
         with partial.open("rb") as content:
             written = target / f"{hashlib.file_digest(content, 'sha256').hexdigest()}.h5ad"
         os.replace(partial, written)
@@ -233,32 +250,35 @@ def measured_in_all(dataset: H5adDataset) -> NDArray[np.bool_]:
     return np.isin(dataset.gene_ids, dataset.genes.ids[known & everywhere])
 
 
-def _looked_at(paths: Sequence[str | Path], vocabulary: GeneVocabulary) -> tuple[Overlap, list[NDArray[np.str_]]]:
-    """The overlap, and the gene names of each file in one spelling."""
+def _looked_at(
+    paths: Sequence[str | Path], vocabulary: GeneVocabulary, names: Sequence[str] | None
+) -> tuple[Overlap, list[NDArray[np.str_]]]:
+    """The overlap, and for each file the name of each of its columns in one spelling; empty for no gene."""
     if len(paths) < 2:
         msg = f"{len(paths)} file is nothing to put together." if paths else "No files were given."
         raise DataError(msg, "Choose two files or more.")
-    files, names = [], []
-    for path, label in zip(paths, _labels(paths), strict=True):
+    files, genes, own = [], [], []
+    for path, label in zip(paths, _labels(paths, names), strict=True):
         with open_h5ad(path, human_genes()) as dataset:
-            genes = _names(dataset, vocabulary)
-            known = int((vocabulary.match(genes.tolist()).ids >= 0).sum())
-            files.append(FileGenes(label, dataset.sha256, dataset.n_obs, len(genes), known, dataset.value_kind))
-            names.append(genes)
+            genes.append(_names(dataset, vocabulary))
+            own.append(np.unique(genes[-1][genes[-1] != ""]))
+            known = int((vocabulary.match(own[-1].tolist()).ids >= 0).sum())
+            files.append(FileGenes(label, dataset.sha256, dataset.n_obs, len(own[-1]), known, dataset.value_kind))
     hashes = [file.sha256 for file in files]
     if len(set(hashes)) < len(hashes):
         twice = next(file.name for file in files if hashes.count(file.sha256) > 1)
         msg = f"The file {twice} is there twice."
         raise DataError(msg, "Choose each file once: its cells would mix with themselves.")
-    union, sizes = np.unique(np.concatenate(names), return_counts=True)
+    union, sizes = np.unique(np.concatenate(own), return_counts=True)
     known = vocabulary.match(union.tolist()).ids >= 0
     everywhere = sizes == len(files)
-    counts = (len(union), everywhere.sum(), known.sum(), (known & everywhere).sum())
-    return Overlap(tuple(files), *map(int, counts)), names
+    unnamed = sum((columns == "").sum() for columns in genes)
+    counts = (len(union), everywhere.sum(), known.sum(), (known & everywhere).sum(), unnamed)
+    return Overlap(tuple(files), *map(int, counts)), genes
 
 
 def _names(dataset: H5adDataset, vocabulary: GeneVocabulary) -> NDArray[np.str_]:
-    """Genes of a file by their approved symbols, sorted; as the file spells them where only that is known."""
+    """Each gene of a file by its approved symbol; as the file spells it where only that is known, empty for none."""
     spelled = [str(name) for name in dataset.var_names]
     approved = [
         name if token < 0 else human_genes().tokens[token]
@@ -266,16 +286,28 @@ def _names(dataset: H5adDataset, vocabulary: GeneVocabulary) -> NDArray[np.str_]
     ]
     known, unknown = vocabulary.match(spelled).ids >= 0, vocabulary.match(approved).ids < 0
     names = np.where(known & unknown, spelled, approved)
-    return np.unique([name for name in names.tolist() if not _RESERVED.fullmatch(name)])
+    return np.where([bool(_RESERVED.fullmatch(name)) for name in names.tolist()], "", names)
 
 
-def _labels(paths: Sequence[str | Path]) -> list[str]:
-    """Names of the files without suffix; a number behind those that occur twice."""
-    stems = [Path(path).stem for path in paths]
+def _labels(paths: Sequence[str | Path], names: Sequence[str] | None) -> list[str]:
+    """Names of the files; a number behind those that occur twice."""
+    stems = [Path(path).stem for path in paths] if names is None else list(names)
     return [
         stem if stems.count(stem) == 1 else f"{stem} {stems[: place + 1].count(stem)}"
         for place, stem in enumerate(stems)
     ]
+
+
+def _placed(path: str | Path, places: NDArray[np.int64], union: GeneVocabulary) -> H5adDataset:
+    """Open a file with its genes at given places of the union: by their names once more, one might be lost."""
+    file = open_hdf5(path)
+    try:
+        found = inspect_file(file, human_genes())  # as `open_h5ad` did when the genes were named
+        match = replace(found.genes.match, ids=places)
+        return H5adDataset(file, replace(found, genes=replace(found.genes, match=match)), union, found.chosen.kind)
+    except BaseException:
+        file.close()
+        raise
 
 
 def _write(
@@ -287,13 +319,13 @@ def _write(
     progress: Callable[[int, int, str], None],
     cancelled: Callable[[], bool],
 ) -> None:
-    genes, sizes = np.unique(np.concatenate(names), return_counts=True)
+    genes, sizes = np.unique(np.concatenate([np.unique(own[own != ""]) for own in names]), return_counts=True)
     union = GeneVocabulary(genes.tolist())
     n_cells, tables, done = sum(each.n_cells for each in found.files), [], 0
     matrix = _Growing(file, len(genes))
-    for path, part in zip(paths, found.files, strict=True):
-        # Over the union every gene is known, so that totals, and with them log values, are those of the whole file.
-        with open_h5ad(path, union, min_share=0.0) as dataset:
+    for path, part, own in zip(paths, found.files, names, strict=True):
+        places = np.where(own == "", -1, np.searchsorted(genes, own))
+        with _placed(path, places, union) as dataset:
             tables.append(_cells(dataset, part.name, batch_key))
             blocks = dataset.count_chunks() if found.values == "counts" else dataset.chunks()
             for _, block in blocks:

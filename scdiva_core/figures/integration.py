@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from scdiva_core.figures.layout import base_layout
-from scdiva_core.figures.palette import category_style
+from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.parts import sentence, style_axis
 from scdiva_core.figures.text import escaped
 
@@ -27,6 +28,7 @@ def metric_bars(
     *,
     measures: Mapping[str, str] = MEASURES,
     highlighted: Sequence[str] = (),
+    chance: Mapping[str, float] = MappingProxyType({}),
     note: str = "",
     dark: bool = False,
 ) -> go.Figure:
@@ -43,6 +45,8 @@ def metric_bars(
         Column -> title of its panel.
     highlighted
         Methods drawn in the first colour; the others in the second.
+    chance
+        Measure -> what it says of vectors that know nothing of their cells, a dotted line; none where it is missing.
     note
         A warning that must travel with the picture.
     dark
@@ -73,6 +77,10 @@ def metric_bars(
             row=row,
             col=1,
         )
+        if name in chance:
+            figure.add_vline(
+                x=chance[name], row=row, col=1, line={"dash": "dot", "width": 1.5, "color": theme(dark=dark).text}
+            )
     height = 70 + len(there) * (60 + _ROW_PIXELS * len(table))
     figure.update_layout(base_layout(title="", note=note, height=height, dark=dark))
     figure.update_layout(dragmode=False, margin={"l": 8, "r": 8, "t": 62 if note else 40, "b": 30})

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -24,7 +25,6 @@ from scdiva_core.data.hdf5 import subgroup
 from scdiva_core.errors import DataError
 from scdiva_core.tasks.neighbors import Projection
 
-_MAP_KEYS = {"X_scdiva": "X_umap_scdiva", "X_pca": "X_umap_pca"}
 _VERSIONED = ("torch", "anndata", "scanpy", "umap-learn", "igraph")
 
 
@@ -36,11 +36,13 @@ def write_result(
     provenance: Mapping[str, Any],
     projections: Iterable[Projection] = (),
     cell_sets: Iterable[CellSet] = (),
+    embeddings: Mapping[str, NDArray[np.float32]] = MappingProxyType({}),
 ) -> Path:
     """Copy the input and add the results to the copy.
 
-    The copy gains ``obsm["X_scdiva"]``; for each map ``obsm["X_umap_scdiva"]`` or ``["X_umap_pca"]`` and the
-    clusters as categories in ``obs["leiden_scdiva"]`` or ``["leiden_pca"]``; for each cell set a bool column
+    The copy gains ``obsm["X_scdiva"]``; for each map, as ``X_scdiva`` or ``X_pca``, ``obsm["X_umap_scdiva"]`` or
+    ``["X_umap_pca"]`` and the clusters as categories in ``obs["leiden_scdiva"]`` or ``["leiden_pca"]``; the further
+    embeddings under their names in ``obsm``; for each cell set a bool column
     ``obs["set: <name>"]``; and ``uns["scdiva"]`` with the provenance and the recipes, as JSON. Columns that
     were there under these names are replaced, everything else is kept as it was.
 
@@ -54,8 +56,8 @@ def write_result(
         float32 ``[n_obs, d]``.
     provenance
         Plain values, as `Engine.provenance` gives them.
-    projections, cell_sets
-        What else to write.
+    projections, cell_sets, embeddings
+        What else to write; embeddings by their names, ``X_`` before them.
 
     Returns
     -------
@@ -69,7 +71,9 @@ def write_result(
     """
     maps, sets = tuple(projections), tuple(cell_sets)
     check_cells(dataset, len(embedding), *(len(item.leiden) for item in maps), *(len(item.mask) for item in sets))
-    return write_copy(dataset, path, lambda file: _add(file, dataset, embedding, provenance, maps, sets))
+    check_cells(dataset, *map(len, embeddings.values()))
+    arrays = {**embeddings, "X_scdiva": embedding}
+    return write_copy(dataset, path, lambda file: _add(file, dataset, arrays, provenance, maps, sets))
 
 
 def check_cells(dataset: H5adDataset, *sizes: int) -> None:
@@ -150,15 +154,15 @@ def checked_target(source: Path, path: str | Path) -> Path:
 def _add(
     file: h5py.File,
     dataset: H5adDataset,
-    embedding: NDArray[np.float32],
+    embeddings: Mapping[str, NDArray[np.float32]],
     provenance: Mapping[str, Any],
     projections: tuple[Projection, ...],
     cell_sets: tuple[CellSet, ...],
 ) -> None:
-    arrays = {"X_scdiva": np.asarray(embedding)}
+    arrays = {name: np.asarray(vectors) for name, vectors in embeddings.items()}
     columns: dict[str, Any] = {}
     for projection in projections:
-        arrays[_MAP_KEYS[projection.representation]] = np.asarray(projection.coordinates)
+        arrays[f"X_umap_{projection.representation.removeprefix('X_')}"] = np.asarray(projection.coordinates)
         clusters = pd.Series(projection.leiden)
         names = [str(cluster) for cluster in sorted(clusters.unique())]
         columns[f"leiden_{projection.representation.removeprefix('X_')}"] = pd.Categorical(

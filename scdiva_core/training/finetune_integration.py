@@ -201,7 +201,7 @@ class _Run:
         self.model, self.cells, self.settings, self.began = model, cells, settings, began
         self.deadline = began + 60 * settings.minutes
         self.curve: list[dict[str, Any]] = []
-        self.best_round, self.steps = 0, 0
+        self.best_round, self.steps, self.reading_since = 0, 0, began
         self.best_weights: dict[str, Tensor] = {}
         self.training = np.flatnonzero(~cells.validation)
         self.judges = np.flatnonzero(cells.validation)
@@ -297,8 +297,10 @@ class _Run:
 
     def _reading(self, done: int, total: int) -> None:
         """Watch the frozen network; refuse when it is too slow for the budget."""
-        elapsed = time.monotonic() - self.began
-        guess = elapsed if elapsed < _FIRST_GUESS else elapsed / max(done, 1) * total
+        if not done:
+            self.reading_since = time.monotonic()
+        spent = time.monotonic() - self.reading_since
+        guess = self.reading_since - self.began + (spent if spent < _FIRST_GUESS else spent / max(done, 1) * total)
         if done and guess > READING_SHARE * 60 * self.settings.minutes:
             needed = math.ceil(guess / READING_SHARE / 60)
             msg = f"{self.settings.minutes:g} minutes do not suffice to read {total:,} cells."

@@ -28,6 +28,8 @@ from scdiva_core.engine_integration import (
 )
 from scdiva_core.errors import Cancelled, DataError
 from scdiva_core.store import ResultStore
+from scdiva_core.tasks.neighbors import ProjectionSettings
+from scdiva_core.training.live_curve import read_curve
 
 SETTINGS = IntegrateSettings("half", "cell_type", seeds=1)
 
@@ -74,6 +76,9 @@ def test_every_method_is_measured_on_all_cells_and_on_those_that_judged(
     assert made.summary["taught_by"] == "labels"
     assert "Fine-tuning drew together what the labels call one type" in " ".join(made.summary["warnings"])
     assert made.summary["batches"] == {"even": 80, "odd": 80}
+    chance = made.summary["chance"]
+    assert set(chance) == {"table", "judged"}
+    assert chance["table"]["nmi"] < made.table["nmi"].iloc[0], "vectors dealt out at random know no types"
 
 
 def test_the_new_checkpoint_is_the_new_embedding(made: IntegrationResult, engine: Engine, file: Path) -> None:
@@ -152,6 +157,9 @@ class _Context:
     def cancelled(self) -> bool:
         return False
 
+    def allow(self, seconds: float) -> None:
+        pass
+
 
 def test_the_job_leaves_its_result_in_the_store(
     tiny_checkpoint: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -160,8 +168,60 @@ def test_the_job_leaves_its_result_in_the_store(
     reading = {"path": str(file), "checkpoint": str(tiny_checkpoint), "device": "cpu"}
     reading |= {"matrix": None, "gene_column": None, "values": "auto"}
     settings = replace(SETTINGS, finetune=False)
-    told = engine_jobs.integration(json.loads(json.dumps({**reading, "settings": settings.to_dict()})), _Context())
+    asked = {"settings": settings.to_dict(), "projection": ProjectionSettings().to_dict()}
+    told = engine_jobs.integration(json.loads(json.dumps({**reading, **asked})), _Context())
     assert told == {"n_batches": 2, "checkpoint": None}
     engine = Engine(tiny_checkpoint, "cpu")
     with engine.open(file) as dataset:
-        assert stored_integration(engine, dataset, settings).table["method"].tolist()[-1] == "scdiva_harmony"
+        methods = list(stored_integration(engine, dataset, settings).vectors)
+        assert methods[-1] == "scdiva_harmony"
+        assert all(stored_map(engine, dataset, settings, method) is not None for method in methods)
+
+
+class _Stopping(_Context):
+    """Asks for the end when the training has begun, as a user does who has seen enough."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.curves, self.allowed = engine.store.root.parent / "checkpoints", [0.0]
+        self.seen: list[dict] = []
+
+    def cancelled(self) -> bool:
+        for path in self.curves.glob("*.curve.jsonl"):
+            self.seen = read_curve(path)
+        return len(self.seen) > 1
+
+    def allow(self, seconds: float) -> None:
+        self.allowed.append(seconds)
+
+
+def test_a_job_that_is_stopped_in_training_keeps_the_best_so_far(
+    tiny_checkpoint: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCDIVA_HOME", str(tmp_path / "home"))
+    engine = Engine(tiny_checkpoint, "cpu")
+    context = _Stopping(engine)
+    payload = {"path": str(file), "checkpoint": str(tiny_checkpoint), "device": "cpu", "matrix": None}
+    payload |= {"gene_column": None, "values": "auto", "settings": SETTINGS.to_dict()}
+    told = engine_jobs.integration({**payload, "projection": ProjectionSettings().to_dict()}, context)
+    with engine.open(file) as dataset:
+        kept = stored_integration(engine, dataset, SETTINGS)
+        assert stored_map(engine, dataset, SETTINGS, FINETUNED) is not None
+    assert str(kept.checkpoint) == told["checkpoint"]
+    assert len(kept.curve) == len(context.seen) == 2
+    assert "It was stopped" in kept.summary["taught"]
+    assert max(context.allowed) > 10
+    assert context.allowed[-1] > 0, "nobody ends it while the maps are drawn"
+    assert list(context.curves.glob("*.curve.jsonl")) == []
+
+
+def test_files_are_put_together_in_a_job(
+    tiny_checkpoint: Path, small_cells: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCDIVA_HOME", str(tmp_path / "home"))
+    paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
+    small_cells[:80].copy().write_h5ad(paths[0])
+    small_cells[80:].copy().write_h5ad(paths[1])
+    payload = {"paths": [str(path) for path in paths], "names": ["north", "south"], "batch_key": "clinic"}
+    told = engine_jobs.concatenate({**payload, "checkpoint": str(tiny_checkpoint), "device": "cpu"}, _Context())
+    joined = anndata.read_h5ad(tmp_path / "home" / "uploads" / f"{told['sha256']}.h5ad")
+    assert joined.obs["clinic"].tolist() == ["north"] * 80 + ["south"] * 80

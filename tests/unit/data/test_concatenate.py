@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from scdiva_core.data.concatenate import concatenate, measured_in_all, overlap, record_of
@@ -108,6 +109,52 @@ def test_files_that_do_not_all_hold_counts_become_logarithms(
     np.testing.assert_allclose(np.expm1(joined.X.toarray()).sum(axis=1), 1e4, rtol=1e-4)
 
 
+def test_a_gene_that_would_be_found_by_another_name_in_the_union_is_not_lost(
+    cells: anndata.AnnData, small_vocabulary: GeneVocabulary, tmp_path: Path
+) -> None:
+    """A gene of the first file is known by a second column alone; in the union its third one is known better."""
+    ensembl = {symbol: identifier for identifier, symbol in gene_names().ensembl.items()}
+    known = [name for name in cells.var_names if name in ensembl]
+    first, second = cells[:80, known[:300]].copy(), cells[80:, known[:800]].copy()
+    gene = str(first.var_names[first.X.sum(axis=0).argmax()])
+    first.var = pd.DataFrame(
+        {
+            "symbol": ["unnamed" if name == gene else name for name in known[:300]],
+            "identifier": [f"nothing {name}" if name in known[:2] else ensembl[name] for name in known[:300]],
+        },
+        index=[f"row {number}" for number in range(300)],
+    )
+    second.var = pd.DataFrame(index=[*known[:500], *first.var_names])
+    paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
+    first.write_h5ad(paths[0])
+    second.write_h5ad(paths[1])
+    assert gene not in known[:2]
+    joined = anndata.read_h5ad(concatenate(paths, tmp_path / "out", "file", small_vocabulary))
+    np.testing.assert_array_equal(
+        joined[:80, gene].X.toarray().ravel(), first.X[:, known.index(gene)].toarray().ravel()
+    )
+    assert joined[:80].X.sum() == first.X.sum()
+
+
+def test_columns_that_name_no_gene_are_counted(
+    cells: anndata.AnnData, small_vocabulary: GeneVocabulary, tmp_path: Path
+) -> None:
+    first, second = cells[:80].copy(), cells[80:].copy()
+    first.var = pd.DataFrame(index=["", "<unmapped>", *first.var_names[2:]])
+    paths = [tmp_path / "one.h5ad", tmp_path / "two.h5ad"]
+    first.write_h5ad(paths[0])
+    second.write_h5ad(paths[1])
+    found = overlap(paths, small_vocabulary, ["first run", "second run"])
+    assert [file.name for file in found.files] == ["first run", "second run"]
+    assert (found.n_unnamed, found.n_shared, found.n_union) == (2, 998, 1000)
+    assert "2 columns without a gene's name are left out." in found.words
+    joined = anndata.read_h5ad(
+        concatenate(paths, tmp_path / "out", "run", small_vocabulary, names=["first run", "second run"])
+    )
+    assert joined.X.sum() == first.X[:, 2:].sum() + second.X.sum()
+    assert joined.obs["run"].tolist() == ["first run"] * 80 + ["second run"] * 80
+
+
 def test_what_does_not_belong_together_is_refused(
     files: list[Path], cells: anndata.AnnData, small_vocabulary: GeneVocabulary, tmp_path: Path
 ) -> None:
@@ -116,6 +163,8 @@ def test_what_does_not_belong_together_is_refused(
     cells[80:, 500:].copy().write_h5ad(apart[1])
     with pytest.raises(DataError, match="Only 40 genes are in all 2 files, 8% of the 500 of right; at least 20%"):
         concatenate(apart, tmp_path / "out", "file", small_vocabulary)
+    assert overlap(apart, small_vocabulary).refusal.startswith("Only 40 genes are in all 2 files")
+    assert overlap(files, small_vocabulary).refusal == ""
     with pytest.raises(DataError, match=r"one.h5ad has a column 'cell_type' already"):
         concatenate(files, tmp_path / "out", "cell_type", small_vocabulary)
     with pytest.raises(DataError, match="The file one 1 is there twice"):

@@ -28,6 +28,12 @@ def test_each_measure_has_a_panel_and_each_method_a_bar() -> None:
     assert figure.layout.yaxis.autorange == "reversed", "the first method on top"
 
 
+def test_chance_is_a_line_in_its_own_panel() -> None:
+    figure = metric_bars(TABLE, NAMES, chance={"avg_batch": 0.95, "nmi": 0.1})
+    (line,) = figure.layout.shapes
+    assert (line.x0, line.x1, line.xref) == (0.95, 0.95, "x2")
+
+
 def test_measures_that_are_missing_get_no_panel() -> None:
     figure = metric_bars(TABLE[["method", "avg_batch"]], NAMES, dark=True, note="Provisional")
     assert len(figure.data) == 1

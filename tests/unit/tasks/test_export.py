@@ -78,6 +78,18 @@ def test_result_opens_in_anndata_with_old_and_new_content(
     assert found.uns["note"] == "kept"
 
 
+def test_further_embeddings_are_written_by_name_with_their_maps(write: Callable[..., Path], tmp_path: Path) -> None:
+    further, drawn = np.ones((160, 3), np.float32), projection("X_by_donor", 4)
+    path = write(tmp_path / "out.h5ad", projections=[drawn], embeddings={"X_by_donor": further})
+    found = anndata.read_h5ad(path)
+    assert sorted(found.obsm) == ["X_by_donor", "X_old", "X_scdiva", "X_umap_by_donor"]
+    np.testing.assert_array_equal(found.obsm["X_by_donor"], further)
+    np.testing.assert_array_equal(found.obsm["X_umap_by_donor"], drawn.coordinates)
+    assert found.obs["leiden_by_donor"].astype(int).tolist() == drawn.leiden.tolist()
+    with pytest.raises(DataError, match="The results are of 3 cells, but the file has 160"):
+        write(tmp_path / "other.h5ad", embeddings={"X_by_donor": further[:3]})
+
+
 def test_provenance_says_how_it_was_made(write: Callable[..., Path], tmp_path: Path) -> None:
     sets = [cell_set("one", 1)]
     path = write(tmp_path / "out.h5ad", projections=[projection("X_scdiva", 2)], cell_sets=sets)
