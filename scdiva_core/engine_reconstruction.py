@@ -27,7 +27,7 @@ __all__ = [
     "stored_reconstruction",
 ]
 
-_FORMAT = 1  # part of every key: raise it when the same question gets another answer
+_FORMAT = 2  # part of every key: raise it when the same question gets another answer
 _TABLES = ("table", "comparisons", "types", "genes", "profiles")
 
 

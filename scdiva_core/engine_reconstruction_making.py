@@ -223,8 +223,11 @@ class Making:
         for share, hidden, fitting in pairs:
             cells = np.unique(cell_of(asked.rows)[hidden])
             if not len(cells):
-                named = f" of {', '.join(genes)}" if genes else ""
-                msg = f"None of the {len(asked):,} cells has a token{named} that can be hidden."
+                if genes:
+                    named = f"In none of the {len(asked):,} cells can {', '.join(genes)} be hidden"
+                    msg = f"{named}: the model does not read it there, or reads nothing else."
+                else:
+                    msg = f"None of the {len(asked):,} cells has two genes that the model reads: nothing can be hidden."
                 raise DataError(msg, "Choose genes that these cells express, or other cells.")
             part = taken(asked.rows, hidden, cells)
             found.append((float(part.mean()) if genes else share, cells, part, fitting))

@@ -183,14 +183,14 @@ def leak_note(compared: pd.DataFrame) -> str:
 
 
 def caption(result: ReconstructionResult) -> str:
-    """Say in a sentence what was done: cells, what was hidden, and what the baselines learned from."""
+    """Say in a sentence what was done: cells, what was hidden, and what simple methods learned from."""
     asked = result.settings
     if asked.genes:
-        hidden = f"the tokens of {len(asked.genes):,} genes"
+        hidden = f"{len(asked.genes):,} genes hidden"
     else:
-        hidden = f"{', '.join(f'{share:.0%}' for share in asked.masks)} of the tokens at random"
+        hidden = f"{', '.join(f'{share:.0%}' for share in asked.masks)} of each cell's genes hidden at random"
     return (
-        f"{result.n_rebuilt:,} cells ({asked.cells}) rebuilt with {hidden} hidden; baselines learned from "
+        f"{result.n_rebuilt:,} cells ({asked.cells}) rebuilt with {hidden}; simple methods learned from "
         f"{result.n_population:,} other cells of the file. Means over cells, 95 % bootstrap intervals over cells."
     )
 
@@ -206,7 +206,8 @@ def warnings_of(result: ReconstructionResult, *, random_weights: bool) -> list[s
         found.append(f"{result.n_rebuilt:,} cells were drawn from {result.n_cells:,}.")
     iterative = result.table.loc[result.table["method"] == ITERATIVE, "n"]
     if len(iterative) and iterative.max() < result.n_rebuilt:
-        found.append(f"Iterative unmasking was done for {iterative.max():,} of the cells only.")
+        anew = ", drawn anew for each share" if len(iterative) > 1 else ""
+        found.append(f"Iterative unmasking was done for {iterative.max():,} of the cells only{anew}.")
     if not result.summary["decoder"]:
         found.append("This checkpoint has no decoder; values of named genes are read from the hidden places.")
     return found

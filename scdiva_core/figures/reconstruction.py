@@ -26,6 +26,7 @@ MEASURES = {
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "hexagon2", "triangle-down", "star")
 _PATTERNS = ("", "/", "x", ".", "-", "\\", "+", "|")
 _SHIFT = 0.006  # between methods at one mask, as a share hidden
+_A_LINE = 4  # methods in a line of the legend on a wide page
 _BAR = 0.8  # of a row that the bars fill
 _NAMED = 10
 _NAME_ROOM = (0.16, 0.06)  # shares of width and height that a name takes
@@ -37,7 +38,13 @@ _READINGS = (
 
 
 def mask_curve(
-    table: pd.DataFrame, measure: str, *, told: str | None = None, title: str = "", dark: bool = False
+    table: pd.DataFrame,
+    measure: str,
+    *,
+    told: str | None = None,
+    title: str = "",
+    dark: bool = False,
+    narrow: bool = False,
 ) -> go.Figure:
     """Draw how well each method rebuilds cells, by the share that was hidden.
 
@@ -53,6 +60,8 @@ def mask_curve(
         Whose cells.
     dark
         For a dark page.
+    narrow
+        For a phone: room for a legend of one entry a line.
 
     Returns
     -------
@@ -85,7 +94,7 @@ def mask_curve(
             hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
         )
     leaking = "; dotted: hidden content leaks" if kept["leaks"].any() else ""
-    lines = -(-len(drawn) // 2)  # two methods fit beside each other on a phone
+    lines = -(-len(drawn) // (1 if narrow else _A_LINE))
     says = f"{MEASURES[measure][0].upper()}{MEASURES[measure][1:]}, mean of cells, 95% intervals{leaking}"
     headed(figure, title, says, height=380, dark=dark)
     _make_room(figure, 22 * max(lines - 2, 0))
@@ -94,6 +103,50 @@ def mask_curve(
     parts.style_axis(figure, "x", "share of the cell's genes hidden", dark=dark, **ticks)
     parts.style_axis(figure, "y", MEASURES[measure], dark=dark)
     return figure
+
+
+def method_dots(
+    table: pd.DataFrame, measure: str, *, told: str | None = None, title: str = "", dark: bool = False
+) -> go.Figure:
+    """Draw how well each method rebuilds cells where there is one share hidden, as for genes of a list.
+
+    Parameters
+    ----------
+    table, measure, told, title, dark
+        As for `mask_curve`; a row for each method.
+
+    Returns
+    -------
+    Figure
+        A row with a dot and its interval for each method that has the measure, in the colours of `mask_curve`; open
+        where hidden content leaks to it.
+    """
+    methods = list(dict.fromkeys(table["method"]))
+    kept = table[np.isfinite(table[measure]) & ((table["told"] == told) | (told is None))]
+    if kept.empty:
+        return parts.sentence("No method has this measure.", title=title, dark=dark)
+    figure, records = go.Figure(), kept.to_dict("records")
+    for height, row in zip(range(len(kept) - 1, -1, -1), records, strict=True):
+        style = methods.index(row["method"])
+        colour, symbol = category_style(style, dark=dark)[0], _SYMBOLS[style % len(_SYMBOLS)]
+        value, low, high = (row[f"{measure}{part}"] for part in ("", "_low", "_high"))
+        figure.add_scatter(
+            x=[value],
+            y=[height],
+            mode="markers",
+            name=escaped([row["method"]])[0],
+            marker={"color": colour, "symbol": f"{symbol}{'-open' if row['leaks'] else ''}", "size": 10},
+            error_x={"array": [high - value], "arrayminus": [value - low], "thickness": 1.5, "color": colour},
+            customdata=[f"{value:.3f} ({low:.3f} to {high:.3f}), {row['n']:,} cells"],
+            hovertemplate="%{customdata}<extra>%{fullData.name}</extra>",
+            showlegend=False,
+        )
+    leaking = "; open: hidden content leaks" if kept["leaks"].any() else ""
+    says = f"{MEASURES[measure][0].upper()}{MEASURES[measure][1:]}, mean of cells, 95% intervals{leaking}"
+    headed(figure, title, says, height=60 + parts.ROW_PIXELS * len(kept), dark=dark, legend=False)
+    parts.style_axis(figure, "x", MEASURES[measure], dark=dark, fixedrange=True)
+    parts.name_rows(figure, [f"{row['method']}: {row[measure]:.3f}" for row in records], dark=dark)
+    return figure.update_layout(margin={"l": 12, "r": 24}, dragmode=False)
 
 
 def _make_room(figure: go.Figure, pixels: int) -> None:
@@ -150,6 +203,7 @@ def profile_scatter(profile: pd.DataFrame, *, title: str = "", dark: bool = Fals
     right = int((hidden["symbol"] == hidden["rebuilt_symbol"]).sum())
     says = f"{len(hidden):,} of {len(profile):,} genes hidden, {right:,} named rightly; dotted: the true value"
     headed(figure, title, says, height=420, dark=dark)
+    _make_room(figure, 22)  # on a phone each entry of the legend takes a line
     values = hidden[["value", *(column for column, _ in _READINGS)]].to_numpy(float)
     _square(figure, 0.0, float(np.nanmax(values)), "true value (log1p)", "rebuilt value (log1p)", dark=dark)
     return figure

@@ -190,7 +190,7 @@ def _ranked(true: NDArray[np.floating], rebuilt: NDArray[np.floating]) -> float:
 
 
 def comparisons(scores: pd.DataFrame, pairs: Iterable[tuple[str, str, Sequence[str]]]) -> pd.DataFrame:
-    """Compare methods on the same cells, all masks together: a cell counts with its mean over the masks.
+    """Compare methods on the same cells and masks: a cell counts with its mean over the masks that both have for it.
 
     Parameters
     ----------
@@ -210,11 +210,9 @@ def comparisons(scores: pd.DataFrame, pairs: Iterable[tuple[str, str, Sequence[s
     records = []
     for ours, theirs, measures in pairs:
         for measure in measures:
-            means = [
-                scores[scores["method"] == name].groupby("cell")[measure].mean().dropna() for name in (ours, theirs)
-            ]
-            both = means[0].index.intersection(means[1].index)
-            first, second = (side.loc[both].to_numpy() for side in means)
+            sides = [scores[scores["method"] == name].set_index(["cell", "mask"])[measure] for name in (ours, theirs)]
+            both = pd.concat(sides, axis=1, join="inner").dropna().groupby(level="cell").mean()
+            first, second = both.to_numpy(float).T
             sides = (second, first) if measure in LOWER_IS_BETTER else (first, second)
             difference, low, high, n = paired_gain(*sides)
             if n:

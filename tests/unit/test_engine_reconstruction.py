@@ -121,7 +121,7 @@ def test_words_tell_the_verdict_and_the_leak(engine: Engine, dataset: H5adDatase
         f"squared error of values: {row['word']} ({row['ours_mean']:.3f} and {row['theirs_mean']:.3f}"
         in (told["verdict"])
     )
-    assert "30%, 60% of the tokens at random hidden" in told["caption"]
+    assert "30%, 60% of each cell's genes hidden at random" in told["caption"]
     assert "140 other cells" in told["caption"]
     warnings = " ".join(told["warnings"])
     assert "Only 20 cells were rebuilt" in warnings
@@ -156,7 +156,7 @@ def test_a_gene_list_is_imputed(engine: Engine, dataset: H5adDataset) -> None:
     assert 0 < found.table["mask"].iloc[0] < 0.1, "the share of their tokens"
     assert set(found.genes["symbol"]) <= {"RPL13", "LTB", "MALAT1"}
     assert set(found.profiles.loc[found.profiles["hidden"], "symbol"]) <= {"RPL13", "LTB", "MALAT1"}
-    assert "the tokens of 3 genes" in found.summary["caption"]
+    assert "rebuilt with 3 genes hidden" in found.summary["caption"]
     with pytest.raises(DataError, match="'NOSUCHGENE' is not in"):
         reconstruct(engine, dataset, replace(settings, genes=("NOSUCHGENE",)))
 
@@ -165,7 +165,7 @@ def test_genes_that_no_cell_reads_are_refused(engine: Engine, dataset: H5adDatas
     sample = read_cells(engine.model.tokenizer, dataset, np.arange(160), engine.vocabulary)
     read = sample.tokens.getnnz(axis=0)
     rare = sample.symbols[int(np.flatnonzero(read == 0)[0])]
-    with pytest.raises(DataError, match=f"None of the 20 cells has a token of {rare}"):
+    with pytest.raises(DataError, match=f"In none of the 20 cells can {rare} be hidden"):
         reconstruct(engine, dataset, replace(SMALL, genes=(rare,)))
 
 

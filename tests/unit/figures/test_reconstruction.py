@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from scdiva_core.figures.palette import DARK, category_style
-from scdiva_core.figures.reconstruction import gene_errors, mask_curve, profile_scatter, type_bars
+from scdiva_core.figures.reconstruction import gene_errors, mask_curve, method_dots, profile_scatter, type_bars
 from scdiva_core.figures.static import render
 
 METHODS = (("model", "place", False), ("model, leak", "place", True), ("<kNN>", "gene", False))
@@ -80,6 +80,28 @@ def test_what_a_method_lacks_is_left_out_and_colours_stay() -> None:
     assert alone.line.color == category_style(2)[0]
 
 
+def test_a_phone_has_room_for_a_legend_of_one_method_a_line() -> None:
+    wide, narrow = (mask_curve(TABLE, "mse", narrow=narrow).layout for narrow in (False, True))
+    assert narrow.margin.t > wide.margin.t
+    assert narrow.height - narrow.margin.t == wide.height - wide.margin.t
+
+
+def test_with_one_share_each_method_has_a_row_of_its_own() -> None:
+    figure = method_dots(TABLE[TABLE["mask"] == 0.5], "mse", title="blood & lung")
+    assert [trace.x[0] for trace in figure.data] == pytest.approx([0.6, 0.7, 0.8])
+    assert [trace.error_x.array[0] for trace in figure.data] == pytest.approx([0.2] * 3)
+    assert [trace.error_x.arrayminus[0] for trace in figure.data] == pytest.approx([0.1] * 3)
+    assert [trace.y[0] for trace in figure.data] == [2, 1, 0]
+    assert [trace.marker.symbol.endswith("-open") for trace in figure.data] == [False, True, False]
+    assert [note.text for note in figure.layout.annotations] == [
+        "model: 0.600",
+        "model, leak: 0.700",
+        "&lt;kNN&gt;: 0.800",
+    ]
+    (alone,) = method_dots(TABLE[TABLE["mask"] == 0.5], "mse", told="gene").data
+    assert alone.marker.color == category_style(2)[0], "as in the curve"
+
+
 def test_a_profile_shows_hidden_tokens_by_every_reading() -> None:
     figure = profile_scatter(PROFILE, title="cell <1>")
     assert [trace.name for trace in figure.data] == ["at its place, rank known", "gene named", "kNN imputation"]
@@ -112,6 +134,7 @@ def test_types_have_a_bar_for_each_method_the_largest_first() -> None:
 
 EMPTY: dict[str, Any] = {
     "No method has this measure.": mask_curve(TABLE[TABLE["told"] == "gene"], "identity"),
+    "No method has this measure.  ": method_dots(TABLE[TABLE["told"] == "gene"], "identity"),
     "Nothing of this cell was hidden.": profile_scatter(PROFILE.assign(hidden=False)),
     "No gene was hidden often enough.": gene_errors(GENES[:0], "ours", "theirs"),
     "No method has this measure. ": type_bars(TYPES, "r2", ["ours"]),

@@ -127,4 +127,6 @@ def test_methods_are_compared_on_the_cells_that_both_have() -> None:
     (row,) = comparisons(pd.concat([table, second]), [("few", "many", ("identity",))]).to_dict("records")
     assert row["n"] == 2
     assert row["ours_mean"] == pytest.approx(0.6)
-    assert row["theirs_mean"] == pytest.approx((0.2 + 0.3) / 2), "a cell counts with its mean over the masks"
+    assert row["theirs_mean"] == pytest.approx(0.15), "at the mask that both have"
+    (row,) = comparisons(pd.concat([table, second]), [("many", "many", ("identity",))]).to_dict("records")
+    assert row["ours_mean"] == pytest.approx((0.2 + 0.3 + 9 + 9) / 4), "a cell counts with its mean over the masks"
