@@ -12,6 +12,7 @@ from pages._ui import (
     knockout_compare,
     knockout_form,
     knockout_genes,
+    knockout_learned,
     knockout_result,
     knockout_screen,
     knockout_work,
@@ -46,6 +47,8 @@ def page() -> None:
     frame.banner()
     knockout_genes.take_from_link()
     found = maps.available(cells)
+    with errors.shown():
+        knockout_learned.section(choice, cells, found, name)
     if found.embedding is None:
         embed_first(choice, cells, done="perturbed")
         return

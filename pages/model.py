@@ -27,11 +27,13 @@ def page() -> None:
     model_card.card_text(card)
     with st.expander("Use another checkpoint", icon=":material/swap_horiz:"):
         st.markdown(
-            "Set `SCDIVA_CHECKPOINT` to a folder, a weights file or a hub id (`owner/name`) and start the app again. "
-            "A gene vocabulary must lie beside the weights. Missing weights are an error: nothing is ever filled in "
-            "with random numbers."
+            "Checkpoints that you have fine-tuned are chosen in the sidebar, for this session and its link alone. For "
+            "everybody: set `SCDIVA_CHECKPOINT` to a folder, a weights file or a hub id (`owner/name`) and start the "
+            "app again. A gene vocabulary must lie beside the weights. Missing weights are an error: nothing is ever "
+            "filled in with random numbers."
         )
         st.code("SCDIVA_CHECKPOINT=path/to/checkpoint make run", language="bash")
+        st.page_link("pages/finetune.py", label="Make one of your own on the page Fine-tune", icon=":material/tune:")
 
 
 def _identity(card: ModelCard) -> None:

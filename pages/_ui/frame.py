@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from pages._ui import datasets, errors, jobs_panel, resources, state, words
+from pages._ui import checkpoints, datasets, errors, jobs_panel, resources, state, words
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.tasks.neighbors import ProjectionSettings
 
@@ -15,9 +15,15 @@ PAGES = {
     "annotation": ("Annotation", ":material/label:"),
     "knockout": ("Knockout", ":material/genetics:"),
     "grn": ("GRN", ":material/hub:"),
+    "integration": ("Integration", ":material/join:"),
+    "reconstruction": ("Reconstruction", ":material/healing:"),
+    "finetune": ("Fine-tune", ":material/tune:"),
     "model": ("Model", ":material/neurology:"),
 }
 """Files in pages/, in the order of the navigation: title and icon."""
+
+RANDOM = "Random weights: this picture means nothing"
+"""Warning of weights that were never trained."""
 
 _WANTED = "page"
 _FIRST = state.Choice(datasets.DEMOS[0].name)
@@ -38,6 +44,8 @@ def require(page: str) -> None:
 def begin() -> None:
     """Restore the session from the URL; without a data set, open the first demo and embed it at once."""
     state.begin()
+    with errors.shown():
+        checkpoints.check()
     if state.choice() is None:
         state.choose(_FIRST)
         with errors.shown():
@@ -100,7 +108,7 @@ def weights_note() -> str:
     """Warning that must travel with every picture; empty for a trained checkpoint."""
     card = resources.engine().card()
     if card.random_weights:
-        return "Random weights: this picture means nothing"
+        return RANDOM
     return "Provisional checkpoint" if card.provisional else ""
 
 
@@ -125,8 +133,10 @@ def _data_set() -> None:
 
 
 def _model() -> None:
+    checkpoints.control()
     card = resources.engine().card()
-    st.markdown(f"**{words.as_text(card.name)}**")
+    if card.name != checkpoints.current_name():  # the field says it
+        st.markdown(f"**{words.as_text(card.name)}**")
     st.caption(f"{words.number(card.parameters_total)} parameters · {card.device} · `{card.sha256[:8]}`")
     if card.random_weights:
         st.badge("random weights", icon=":material/warning:", color="red")

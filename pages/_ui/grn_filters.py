@@ -126,11 +126,11 @@ def _thresholds(edges: pd.DataFrame) -> tuple[tuple[str, float], ...]:
 
 def drawn(shown: Shown, filters: Filters) -> Drawn:
     """Edges that the filters leave, and places for their genes; kept, so that a change of focus moves nothing."""
-    return _drawn((shown.item.key, filters), shown.result.edges)
+    return _drawn((shown.made_from, filters), shown.result.edges)
 
 
 @st.cache_data(show_spinner=False, scope="session", max_entries=16)
-def _drawn(key: tuple[str, Filters], _edges: pd.DataFrame) -> Drawn:
+def _drawn(key: tuple[tuple[str, ...], Filters], _edges: pd.DataFrame) -> Drawn:
     selection = key[1].select(_edges)
     made = graph(selection.edges)
     return Drawn(selection, made, layout(made))

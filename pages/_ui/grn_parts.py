@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from pages._ui import maps, state
+from pages._ui import maps, resources, state
 from pages._ui.grn_words import COLUMN_HELP, EFFECTS, EVIDENCE
 from pages._ui.grn_work import Asked
 from pages._ui.parts import table
@@ -40,6 +40,11 @@ class Shown:
     result: GrnResult
     title: str
     file: str
+
+    @property
+    def made_from(self) -> tuple[str, ...]:
+        """What the network was made from, for caches."""
+        return self.cells.sha256, str(self.choice), resources.checkpoint(), self.item.key
 
     @property
     def gene_key(self) -> str:

@@ -101,7 +101,7 @@ def _to_network(shown: Shown, name: str) -> None:
 
 
 def _central(shown: Shown) -> None:
-    rows = _centralities(shown.item.key, shown.result.edges)
+    rows = _centralities(shown.made_from, shown.result.edges)
     columns = {
         "gene": "Gene",
         "regulator": "Regulator",
@@ -127,5 +127,5 @@ def _central(shown: Shown) -> None:
 
 
 @st.cache_data(show_spinner="Measuring who is central …", scope="session", max_entries=4)
-def _centralities(key: str, _edges: pd.DataFrame) -> pd.DataFrame:
+def _centralities(key: tuple[str, ...], _edges: pd.DataFrame) -> pd.DataFrame:
     return centralities(graph(_edges))

@@ -206,7 +206,7 @@ def _progress(job_id: str, ready: Callable[[], bool], kept: str) -> None:
 def progress_text(job: Job) -> str:
     """One line: what is done, how fast, how long it will take."""
     if job.cancel_requested and job.active:
-        return "stopping …"
+        return "keeping the best so far …" if job.allowed_s else "stopping …"
     if job.state == "queued":
         return words.as_text(job.message or "waiting for the worker to start")
     parts = [words.percent(job.progress, 0)]

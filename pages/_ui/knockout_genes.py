@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages._ui import state, words
+from pages._ui import resources, state, words
 from pages._ui.knockout_words import HELP
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError, ScDiVaError
@@ -112,7 +112,7 @@ def refusal(table: pd.DataFrame, everywhere: pd.DataFrame, genes: tuple[str, ...
 
 
 @st.cache_data(show_spinner=False, scope="session", max_entries=64)
-def _named(typed: str, sha256: str, _cells: H5adDataset) -> tuple[dict[str, str], dict[str, str]]:
+def _named(typed: str, key: tuple[str, ...], _cells: H5adDataset) -> tuple[dict[str, str], dict[str, str]]:
     return parse_gene_list(typed, _cells)
 
 
@@ -123,7 +123,7 @@ def _resolved(typed: tuple[str, ...], cells: H5adDataset) -> tuple[list[str], di
         if name in known:
             found.append(name)
             continue
-        symbols, others = _named(name, cells.sha256, cells)
+        symbols, others = _named(name, (cells.sha256, resources.engine().vocabulary.sha256), cells)
         for symbol in symbols:
             st.caption(f"{words.as_text(name)} is **{words.as_text(symbol)}** in this file.")
         found += symbols

@@ -145,7 +145,7 @@ def _pasted(cells: H5adDataset) -> tuple[str, ...]:
     if not text.strip():
         st.caption("Paste genes, then press Ctrl+Enter.")
         return ()
-    found, unknown = _parsed(text, cells.sha256, cells)
+    found, unknown = _parsed(text, (cells.sha256, resources.engine().vocabulary.sha256), cells)
     renamed = [f"{given} is {symbol}" for symbol, given in found.items() if given.casefold() != symbol.casefold()]
     st.caption(
         f"{len(found):,} genes of this file found" + (f"; {words.as_text('; '.join(renamed))}." if renamed else ".")
@@ -158,7 +158,7 @@ def _pasted(cells: H5adDataset) -> tuple[str, ...]:
 
 
 @st.cache_data(show_spinner=False, scope="session", max_entries=8)
-def _parsed(text: str, sha256: str, _cells: H5adDataset) -> tuple[dict[str, str], dict[str, str]]:
+def _parsed(text: str, key: tuple[str, ...], _cells: H5adDataset) -> tuple[dict[str, str], dict[str, str]]:
     return parse_gene_list(text, _cells)
 
 

@@ -184,12 +184,13 @@ def _table(grid: Grid) -> pd.DataFrame:
 
 
 def _downloads(found: Evaluation, card: ModelCard) -> None:
+    path = resources.engine().folder / FILE  # read here: the file is sent on a thread without a session
     with st.container(horizontal=True):
         table = found.scores.assign(set=found.scores["set"].replace(MEAN, "(mean)"))
         _csv("All numbers (CSV)", table, f"{card.name}-evaluation")
         st.download_button(
             "All numbers (JSON)",
-            data=lambda: (resources.engine().folder / FILE).read_bytes(),
+            data=path.read_bytes,
             file_name=f"{export.file_name(card.name, 'evaluation')}.json",
             mime="application/json",
             icon=":material/data_object:",

@@ -22,9 +22,20 @@ from scdiva_core.store import ResultStore, home
 _CURRENT = 3  # data sets kept open a session: the current one, and those one goes back to
 
 
-def checkpoint() -> str:
+def server_checkpoint() -> str:
     """Checkpoint of this server: SCDIVA_CHECKPOINT (folder, file or hub id), by default the bundled one."""
     return os.environ.get("SCDIVA_CHECKPOINT") or "default"
+
+
+def own_checkpoint(checkpoint_id: str) -> Path:
+    """Folder of a checkpoint that was made here."""
+    return home() / "checkpoints" / checkpoint_id
+
+
+def checkpoint() -> str:
+    """Checkpoint of this session: one of the project's own, or the server's."""
+    own = state.checkpoint()
+    return server_checkpoint() if own is None else str(own_checkpoint(own))
 
 
 def device() -> str:
@@ -33,11 +44,11 @@ def device() -> str:
 
 
 def engine() -> Engine:
-    """Return the engine that all sessions share; loaded on first use."""
+    """Return the engine of this session's checkpoint, which all sessions share; loaded on first use."""
     return _engine(checkpoint(), device(), str(home()))
 
 
-@st.cache_resource(show_spinner="Loading the model …", max_entries=2)
+@st.cache_resource(show_spinner="Loading the model …", max_entries=4)
 def _engine(name: str, where: str, folder: str) -> Engine:
     made = Engine(name, where, ResultStore(Path(folder) / "results"))
     # Streamlit collects garbage after every run, polls included: without this, each time through all that
@@ -45,6 +56,11 @@ def _engine(name: str, where: str, folder: str) -> Engine:
     gc.collect()
     gc.freeze()
     return made
+
+
+def load_anew(name: str) -> None:
+    """Forget the loaded engine of a checkpoint whose card has changed."""
+    _engine.clear(name, device(), str(home()))
 
 
 def has_results() -> bool:
@@ -73,18 +89,18 @@ def project() -> Project:
 def preflight(choice: state.Choice) -> Preflight:
     """Look at a file without loading it."""
     path = datasets.locate(choice)
-    return _preflight(str(path), _stamp(path), choice.matrix)
+    return _preflight(checkpoint(), str(path), _stamp(path), choice.matrix)
 
 
 @st.cache_data(show_spinner="Looking at the file …", scope="session", max_entries=16)
-def _preflight(path: str, stamp: tuple[int, int], matrix: str | None) -> Preflight:
+def _preflight(name: str, path: str, stamp: tuple[int, int], matrix: str | None) -> Preflight:
     return look_at(path, engine().vocabulary, matrix=matrix)
 
 
 def dataset(choice: state.Choice) -> H5adDataset:
     """Return the open data set."""
     path = datasets.locate(choice)
-    return _dataset(str(path), _stamp(path), choice.matrix, choice.values)
+    return _dataset(checkpoint(), str(path), _stamp(path), choice.matrix, choice.values)
 
 
 @st.cache_resource(
@@ -93,7 +109,7 @@ def dataset(choice: state.Choice) -> H5adDataset:
     max_entries=_CURRENT,
     on_release=lambda cells: cells.close(),
 )
-def _dataset(path: str, stamp: tuple[int, int], matrix: str | None, values: state.Values) -> H5adDataset:
+def _dataset(name: str, path: str, stamp: tuple[int, int], matrix: str | None, values: state.Values) -> H5adDataset:
     return engine().open(path, matrix=matrix, values=values)
 
 
@@ -109,21 +125,21 @@ def _estimate_seconds(name: str, where: str, n_obs: int, detected_genes: float) 
 
 def gene_values(choice: state.Choice, symbol: str) -> np.ndarray:
     """Return a gene's log1p values, float32 [n_obs]."""
-    return _gene_values(choice, _stamp(datasets.locate(choice)), symbol)
+    return _gene_values(checkpoint(), choice, _stamp(datasets.locate(choice)), symbol)
 
 
 @st.cache_data(show_spinner="Reading the gene …", scope="session", max_entries=32)
-def _gene_values(choice: state.Choice, stamp: tuple[int, int], symbol: str) -> np.ndarray:
+def _gene_values(name: str, choice: state.Choice, stamp: tuple[int, int], symbol: str) -> np.ndarray:
     return dataset(choice).gene(symbol)
 
 
 def quality(choice: state.Choice) -> pd.DataFrame:
     """Return the quality-control table of a data set."""
-    return _quality(choice, _stamp(datasets.locate(choice)))
+    return _quality(checkpoint(), choice, _stamp(datasets.locate(choice)))
 
 
 @st.cache_data(show_spinner="Counting …", scope="session", max_entries=4)
-def _quality(choice: state.Choice, stamp: tuple[int, int]) -> pd.DataFrame:
+def _quality(name: str, choice: state.Choice, stamp: tuple[int, int]) -> pd.DataFrame:
     from scdiva_core.tasks.quality import quality_metrics  # scanpy takes seconds to import
 
     return quality_metrics(dataset(choice))

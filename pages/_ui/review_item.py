@@ -169,7 +169,7 @@ def _genes(session: Session, current: OpenItem, name: str) -> None:
         help=HELP["donors"],
     )
     digest = hashlib.sha256(np.packbits(inside).tobytes() + np.packbits(backgrounds[against]).tobytes()).hexdigest()
-    key, tables = (*session.labelled.key[:2], digest, column), state.gene_tables()
+    key, tables = (*session.labelled.key[:3], digest, column), state.gene_tables()
     if st.button("Find genes", icon=":material/genetics:", key="find-genes", disabled=key in tables):
         tables[key] = _compared(session.cells, inside, backgrounds[against], column)
     table = tables.get(key)

@@ -1,7 +1,8 @@
 """Every key of the session and of the URL, typed, in one place.
 
-What must survive a reload of the browser stands in the URL: which data set, how it is read, and the project,
-a random name that owns cell sets and jobs. What a page shows (colour, view) is bound to the URL by its widgets.
+What must survive a reload of the browser stands in the URL: which data set, how it is read, the checkpoint where it is
+not the server's, and the project, a random name that owns cell sets, jobs and checkpoints. What a page shows (colour,
+view) is bound to the URL by its widgets.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
 from pages._ui.asked_list import AskedList
+from pages._ui.saved_list import SavedList
 from scdiva_core.data.cellsets import CellSets
-from scdiva_core.errors import DataError, ScDiVaError
+from scdiva_core.errors import CheckpointError, DataError, ScDiVaError
 from scdiva_core.tasks.neighbors import ProjectionSettings
 from scdiva_core.tasks.review_session import LabelSettings
 
@@ -37,12 +39,22 @@ _LABELS_STEP = "_labels_step"
 _REVIEW_PROBLEM = "_review_problem"
 _GENE_TABLES = "_gene_tables"
 _ASKED = "_asked"
+_SAVED = "_saved_embeddings"
+_SAVING_PROBLEM = "_saving_problem"
+_JOINING = "_joining"
+_JOIN_PATHS = "_join_paths"
+_MARKED = "_marked"
 _GENE_ROUND = "_gene_round"
 _NETWORK_ROUND = "_network_round"
+_CHECKPOINT = "_checkpoint"
+_CHECKPOINT_PROBLEM = "_checkpoint_problem"
+_DELETED = "_deleted_checkpoints"
+_LIST_PROBLEM = "_checkpoint_list_problem"
 REVIEWER = "reviewer"
 """Key of the field for the name of who annotates."""
 
 _PROJECT_NAME = re.compile(r"[0-9a-f]{16}")
+_CHECKPOINT_ID = re.compile(r"[a-z]{1,20}-[0-9a-f]{12}")
 
 Values = Literal["auto", "counts", "log1p"]
 
@@ -81,6 +93,45 @@ def choose(new: Choice) -> None:
 def read_as(*, matrix: str | None, values: Values) -> None:
     """Read the same file in another way."""
     choose(replace(st.session_state[_CHOICE], matrix=matrix, values=values))
+
+
+def checkpoint() -> str | None:
+    """Id of the checkpoint that this session computes with, one of the project's own; None for the server's."""
+    return st.session_state.get(_CHECKPOINT)
+
+
+def choose_checkpoint(checkpoint_id: str | None) -> None:
+    """Compute with another one; selections belong to pictures of the one before."""
+    st.session_state[_CHECKPOINT] = checkpoint_id
+    st.session_state.pop(_CHECKPOINT_PROBLEM, None)
+    clear_selection()
+    clear_gene_rows()
+    clear_network_click()
+
+
+def checkpoint_problem() -> ScDiVaError | None:
+    """Why the checkpoint of a link is not used."""
+    return st.session_state.get(_CHECKPOINT_PROBLEM)
+
+
+def set_checkpoint_problem(error: ScDiVaError) -> None:
+    """Remember it until another one is chosen."""
+    st.session_state[_CHECKPOINT_PROBLEM] = error
+
+
+def checkpoint_list_problem() -> ScDiVaError | None:
+    """Why the last change of the list of checkpoints was not made."""
+    return st.session_state.get(_LIST_PROBLEM)
+
+
+def set_checkpoint_list_problem(error: ScDiVaError | None) -> None:
+    """Remember it for the next run of the page; None forgets it."""
+    st.session_state[_LIST_PROBLEM] = error
+
+
+def deleted_checkpoints() -> list[tuple[str, dict[str, str]]]:
+    """Ids of the checkpoints that this session has deleted, the last one at the end, and how they were listed."""
+    return st.session_state.setdefault(_DELETED, [])
 
 
 def settings() -> ProjectionSettings:
@@ -196,12 +247,59 @@ def gene_tables() -> dict[tuple[str, ...], pd.DataFrame]:
     return st.session_state.setdefault(_GENE_TABLES, {})
 
 
-def asked(kind: Literal["knockout", "screen", "grn"], data_sha256: str, read: Callable[[], AskedList]) -> AskedList:
+AskedKind = Literal["knockout", "screen", "grn", "reconstruction", "integration"]
+
+
+def asked(kind: AskedKind, data_sha256: str, read: Callable[[], AskedList]) -> AskedList:
     """Return what a file was asked; `read` finds what earlier sessions asked the first time."""
-    key = f"{_ASKED}-{kind}-{data_sha256}"
+    key = f"{_ASKED}-{kind}-{data_sha256}-{checkpoint()}"
     if key not in st.session_state:
         st.session_state[key] = read()
     return st.session_state[key]
+
+
+def saved_embeddings(data_sha256: str, read: Callable[[], SavedList]) -> SavedList:
+    """Return the saved embeddings of a file with their undo history; `read` fetches them the first time."""
+    key = f"{_SAVED}-{data_sha256}"
+    if key not in st.session_state:
+        st.session_state[key] = read()
+    return st.session_state[key]
+
+
+def saving_problem() -> ScDiVaError | None:
+    """Why the last change of the saved embeddings was not made."""
+    return st.session_state.get(_SAVING_PROBLEM)
+
+
+def set_saving_problem(error: ScDiVaError | None) -> None:
+    """Remember it for the next run of the page; None forgets it."""
+    st.session_state[_SAVING_PROBLEM] = error
+
+
+def joining() -> tuple[str, Choice] | None:
+    """Job that puts files together for this session, and the data set that was open when it began."""
+    return st.session_state.get(_JOINING)
+
+
+def set_joining(job_id: str | None) -> None:
+    """Remember the job whose file shall be opened when it ends; None forgets it."""
+    st.session_state[_JOINING] = None if job_id is None else (job_id, choice())
+
+
+def paths_to_join() -> list[str]:
+    """Paths below the data root that this session has offered for putting files together."""
+    return st.session_state.setdefault(_JOIN_PATHS, [])
+
+
+def marked(owner: str) -> tuple[str, dict[str, Any]] | None:
+    """Which of several linked pictures was drawn on, and what, until the selection is cleared; None without."""
+    kept = st.session_state.get(_MARKED)
+    return kept[1:] if kept is not None and kept[0] == (owner, selection_round()) else None
+
+
+def mark(owner: str, picture: str, drawn: dict[str, Any]) -> None:
+    """Keep what was drawn on one of the pictures of an owner: they are drawn anew with it, and forget it themselves."""
+    st.session_state[_MARKED] = ((owner, selection_round()), picture, drawn)
 
 
 def gene_round() -> int:
@@ -251,8 +349,19 @@ def begin() -> None:
             matrix=st.query_params.get("matrix") or None,
             values=values if values in ("counts", "log1p") else "auto",
         )
+    if _CHECKPOINT not in st.session_state:
+        wanted = st.query_params.get("checkpoint", "")
+        st.session_state[_CHECKPOINT] = wanted if _CHECKPOINT_ID.fullmatch(wanted) else None
+        if wanted and checkpoint() is None:
+            set_checkpoint_problem(unknown_checkpoint(wanted))
     if _SETTINGS not in st.session_state:
         st.session_state[_SETTINGS] = _settings_from_url()
+
+
+def unknown_checkpoint(wanted: str) -> ScDiVaError:
+    """Why a checkpoint that a link asks for is not used."""
+    msg = f"This project has no checkpoint {wanted[:40]!r}: the server's own is used."
+    return CheckpointError(msg, "It was deleted, or belongs to another project.")
 
 
 def _settings_from_url() -> ProjectionSettings:
@@ -272,6 +381,8 @@ def url() -> dict[str, str]:
     parts = {"project": project()}
     if (found := choice()) is not None:
         parts |= {"data": found.data, "matrix": found.matrix or "", "values": found.values}
+    if checkpoint() is not None:
+        parts["checkpoint"] = checkpoint()
     plain = asdict(ProjectionSettings())
     parts |= {name: str(value) for name, value in asdict(settings()).items() if value != plain[name]}
     return {name: value for name, value in parts.items() if value not in ("", "auto")}
@@ -280,7 +391,8 @@ def url() -> dict[str, str]:
 def write_url() -> None:
     """Write it, as a click on the navigation drops it; parameters of bound widgets stay."""
     wanted = url()
-    for name in ("data", "project", "matrix", "values", *(item.name for item in fields(ProjectionSettings))):
+    drawing = (item.name for item in fields(ProjectionSettings))
+    for name in ("data", "project", "matrix", "values", "checkpoint", *drawing):
         if name in wanted and st.query_params.get(name) != wanted[name]:
             st.query_params[name] = wanted[name]
         elif name not in wanted and name in st.query_params:

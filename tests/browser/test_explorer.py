@@ -19,7 +19,7 @@ def test_a_deep_link_to_a_fresh_server_lands_on_its_page(visit: Begin) -> None:
     user = visit()
     user.open("/model")
     expect(user.page.locator("h1")).to_have_text("Model")
-    expect(user.page.get_by_test_id("stSidebarNavLink")).to_have_count(6)
+    expect(user.page.get_by_test_id("stSidebarNavLink")).to_have_count(9)
     expect(user.page.get_by_text("tiny test model").first).to_be_visible()
 
 
