@@ -32,6 +32,12 @@ def page() -> None:
         _by_path()
     with upload:
         _upload()
+    st.page_link(
+        "pages/integration.py",
+        label="Put several files together on the page Integration",
+        icon=":material/library_add:",
+        query_params=state.url(),
+    )
     if problem := state.problem():
         errors.show(problem)
         st.caption("The data set below is still open.")

@@ -101,7 +101,7 @@ def _viewer(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: s
         canvas = Canvas(
             title=f"{name}: {cell_map.name}, {colouring.label}",
             axes=cell_map.axes,
-            note=note if cell_map.representation == "X_scdiva" else "",
+            note=note if cell_map.representation == "X_scdiva" else cell_map.note,
             dark=dark and on_screen,
             point_size=point_size,
             narrow=narrow and on_screen,

@@ -108,7 +108,7 @@ def picture(
         title=f"{name}: {_WAYS[way].lower()}, {title(source)}",
         axes=shape.axes,
         height=_PICTURE_PIXELS,
-        note=note if shape.representation == "X_scdiva" else "",
+        note=note if shape.representation == "X_scdiva" else shape.note,
         dark=frame.is_dark(),
         point_size=point_size,
         narrow=frame.is_phone(),

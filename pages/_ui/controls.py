@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import streamlit as st
 
-from pages._ui import resources, state, view, words
+from pages._ui import maps, resources, state, view, words
 from scdiva_core.data.h5ad import H5adDataset
 
 GENE = "gene"
@@ -65,7 +65,7 @@ def option_label(option: str) -> str:
     if kind == "obs":
         return name
     if kind == "leiden":
-        return f"Leiden clusters ({'ScDiVa' if name == 'X_scdiva' else 'PCA'})"
+        return f"Leiden clusters ({maps.title(name)})"
     return "Gene …" if kind == GENE else "My cell sets"
 
 

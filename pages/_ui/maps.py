@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import streamlit as st
 
-from pages._ui import resources, state, view, words
+from pages._ui import resources, saved_embeddings, state, view, words
+from pages._ui.saved_list import slug
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.obsm import obsm_widths, read_obsm
+from scdiva_core.engine_saved import SavedEmbedding
 from scdiva_core.tasks.neighbors import Projection, ProjectionSettings
+
+SAVED, INTEGRATED = "saved: ", "integration: "
+"""What the names of representations begin with that are saved by name, and that are drawn on the page Integration."""
 
 _UMAP = ("UMAP 1", "UMAP 2")
 
@@ -27,6 +32,8 @@ class Found:
         Those of them that were computed here.
     clusters
         Representation -> int ``[n_cells]``.
+    saved
+        Name -> embedding that the user saved, whatever checkpoint made it; its map is among `maps`.
     embedding, pca
         The representations themselves, float ``[n_cells, d]``; None when not computed.
     """
@@ -34,6 +41,7 @@ class Found:
     maps: dict[str, view.CellMap] = field(default_factory=dict)
     projections: list[Projection] = field(default_factory=list)
     clusters: dict[str, np.ndarray] = field(default_factory=dict)
+    saved: dict[str, SavedEmbedding] = field(default_factory=dict)
     embedding: np.ndarray | None = None
     pca: np.ndarray | None = None
 
@@ -47,8 +55,27 @@ def available(cells: H5adDataset) -> Found:
         found.clusters[projection.representation] = projection.leiden
     found.embedding = engine.stored_embedding(cells) if "ScDiVa" in found.maps else None
     found.pca = engine.stored_components(cells, state.settings())
+    for name, item in saved_embeddings.stored(cells).items():
+        projection, representation = item.projection, f"{SAVED}{name}"
+        note = str(item.about.get("note", ""))
+        found.saved[name] = item
+        found.maps[name] = view.CellMap(name, representation, projection.coordinates, _UMAP, note)
+        found.clusters[representation] = projection.leiden
     found.maps |= _in_file(cells)
     return found
+
+
+def title(representation: str) -> str:
+    """What a representation of a recipe or of clusters is called; itself where it is the file's own."""
+    named = {"X_scdiva": "ScDiVa", "X_pca": "PCA"}.get(representation, representation)
+    return named.removeprefix(SAVED).removeprefix(INTEGRATED)
+
+
+def column_name(representation: str) -> str:
+    """What columns of a table made of a representation begin with."""
+    if representation.startswith(SAVED):
+        return slug(representation.removeprefix(SAVED))
+    return representation.removeprefix("X_")
 
 
 def computed(cells: H5adDataset) -> dict[str, Projection]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from pages._ui import errors, resources, state, view, words
+from pages._ui import errors, maps, resources, state, view, words
 from scdiva_core.data.cellsets import CellSet, CellSets, select
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import ScDiVaError
@@ -177,9 +177,8 @@ def _edit(sets: Sets, item: CellSet) -> None:
 def recipe_words(recipe: Recipe) -> str:
     """How a set was made, in words."""
     if recipe["kind"] == "lasso":
-        where = {"X_scdiva": "the ScDiVa map", "X_pca": "the PCA map"}.get(
-            recipe["representation"], f"{words.as_text(recipe['representation'])} of the file"
-        )
+        drawn_on, own = recipe["representation"], maps.title(recipe["representation"])
+        where = f"{words.as_text(drawn_on)} of the file" if own == drawn_on else f"the {words.as_text(own)} map"
         shape = f"drawn on {where}, {len(recipe['x'])} corners"
         return f"{shape}, filtered" if "among" in recipe else shape
     if recipe["kind"] == "category":

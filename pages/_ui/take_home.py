@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages._ui import datasets, downloads, export, maps, resources, sets_panel, state, view, words
+from pages._ui.saved_list import slug
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.tasks.export import write_result
 from scdiva_core.tasks.neighbors import ProjectionSettings
@@ -71,8 +73,8 @@ def table(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets) -> pd.Da
     columns: dict[str, object] = {}
     for cell_map in found.maps.values():
         for axis, values in enumerate(cell_map.coordinates.T, start=1):
-            columns[f"{cell_map.representation.removeprefix('X_')}_{axis}"] = values
-    clusters = {f"leiden_{name.removeprefix('X_')}": codes for name, codes in found.clusters.items()}
+            columns[f"{maps.column_name(cell_map.representation)}_{axis}"] = values
+    clusters = {f"leiden_{maps.column_name(name)}": codes for name, codes in found.clusters.items()}
     masks = {f"set: {name}": mask for name, mask in sets.masks.items()}
     made = pd.DataFrame({**columns, **clusters, **masks}, index=cells.obs.index)
     return pd.concat([made, cells.obs.drop(columns=made.columns, errors="ignore")], axis=1)
@@ -100,11 +102,12 @@ picture.coordinates, picture.leiden  # UMAP [n_cells, 2], cluster of each cell
 def _h5ad(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets, name: str) -> None:
     """Write the file when asked, then offer it: it may be large and is streamed from disk."""
     done: Path | None = None
+    saved = {title: replace(item.projection, representation=f"X_{slug(title)}") for title, item in found.saved.items()}
     if st.button(
         "Prepare .h5ad",
         icon=":material/deployed_code:",
         key="prepare-h5ad",
-        help="A copy of your file with the embedding, both maps, clusters and cell sets added.",
+        help="A copy of your file with the embedding and those you saved, their maps, clusters and cell sets added.",
     ):
         with st.spinner("Writing the file …"):
             done = write_result(
@@ -112,8 +115,9 @@ def _h5ad(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets, name: st
                 downloads.new_export(f"{export.file_name(Path(name).stem)}-scdiva.h5ad"),
                 embedding=found.embedding,
                 provenance=resources.engine().provenance(cells),
-                projections=found.projections,
+                projections=[*found.projections, *saved.values()],
                 cell_sets=sets.sets,
+                embeddings={item.representation: found.saved[title].vectors for title, item in saved.items()},
             )
     if done is not None:
         label = f"Download .h5ad ({words.size(done.stat().st_size)})"

@@ -32,12 +32,15 @@ class CellMap:
         float32 ``[n_cells, 2]``.
     axes
         Labels of the axes.
+    note
+        Warning that must travel with the picture, where it is not that of the running checkpoint.
     """
 
     name: str
     representation: str
     coordinates: np.ndarray
     axes: tuple[str, str]
+    note: str = ""
 
 
 @dataclass(frozen=True)
