@@ -30,7 +30,9 @@ def _save(shown: Shown) -> None:
     else:
         first = drawn.index(shown.best_of_ours) if shown.best_of_ours in drawn else 0
         with st.form(f"save-embedding-{shown.item.key}", border=False, clear_on_submit=True):
-            method = st.selectbox("Vectors of", drawn, index=first, format_func=title, key="save-method")
+            # Maps come one after the other: when ours is drawn, it is offered and not what was there first.
+            key = f"save-method-{drawn[first]}"
+            method = st.selectbox("Vectors of", drawn, index=first, format_func=title, key=key)
             name = st.text_input("Name", placeholder="for example: by donor", key="save-name")
             if st.form_submit_button("Save as an embedding", icon=":material/bookmark_add:"):
                 _keep(shown, method, name)
