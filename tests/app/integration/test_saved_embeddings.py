@@ -18,7 +18,7 @@ from tests.app.integration.test_integration_page import plain
 def save(page: AppTest, name: str, method: str | None = None) -> AppTest:
     """Fill in the form and send it."""
     if method is not None:
-        page.selectbox(key="save-method").set_value(method)
+        next(box for box in page.selectbox if box.label == "Vectors of").set_value(method)
     page.text_input(key="save-name").set_value(name)
     return next(button for button in page.button if button.label == "Save as an embedding").click().run()
 
