@@ -121,8 +121,7 @@ def test_a_killed_training_goes_on_from_its_last_pass(engine: Engine, perturbed:
             finetune(engine, dataset, request, folder, report=killed)
         assert state_path(folder).is_file()
         assert not folder.exists()
-        stopped = lambda: len(records) > 1  # noqa: E731
-        finetune(engine, dataset, request, folder, report=records.append, cancelled=stopped)
+        finetune(engine, dataset, request, folder, report=records.append, cancelled=lambda: len(records) > 1)
     assert records[0]["epoch"] == 2, "the first two records were kept"
     assert not state_path(folder).exists()
     assert load_pretrained(folder).card["perturbation"]["stopped"] == "cancelled"
