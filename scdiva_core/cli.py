@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from scdiva_core import (
     cli_annotate,
+    cli_embed,
     cli_evaluate,
     cli_finetune,
     cli_grn,
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_info(commands)
-    _add_embed(commands)
+    cli_embed.add(commands)
     cli_annotate.add(commands)
     cli_knockout.add(commands)
     cli_grn.add(commands)
@@ -90,34 +90,6 @@ def _add_info(commands: Any) -> None:
     parser.add_argument("file", nargs="?", type=Path, help="an .h5ad file; left out, the checkpoint is described")
     _add_checkpoint(parser)
     parser.set_defaults(run=_info)
-
-
-def _add_embed(commands: Any) -> None:
-    parser = commands.add_parser(
-        "embed",
-        help="embed the cells of an .h5ad file",
-        description=(
-            "Write a copy of the input with obsm['X_scdiva'], a UMAP in obsm['X_umap_scdiva'], Leiden clusters "
-            "in obs['leiden_scdiva'] and the provenance in uns['scdiva']. The input is never changed. An "
-            "interrupted run goes on where it stopped."
-        ),
-    )
-    parser.add_argument("input", type=Path, help="an .h5ad file with raw counts or log1p values")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the new .h5ad file")
-    _add_checkpoint(parser)
-    parser.add_argument("--matrix", help="'X', 'raw/X' or 'layers/NAME'; recognised when left out")
-    parser.add_argument("--gene-column", help="column of var with gene names, 'index' for its index")
-    parser.add_argument(
-        "--values",
-        choices=("auto", "counts", "log1p"),
-        default="auto",
-        help="what the values are, if they are not recognised correctly (default: auto)",
-    )
-    parser.add_argument("--no-map", action="store_true", help="leave out neighbours, Leiden and UMAP")
-    parser.add_argument("--n-neighbors", type=int, default=15, help="of the neighbour graph (default: 15)")
-    parser.add_argument("--resolution", type=float, default=1.0, help="of Leiden (default: 1.0)")
-    parser.add_argument("--seed", type=int, default=0, help="of UMAP and Leiden (default: 0)")
-    parser.set_defaults(run=_embed)
 
 
 def _add_prepare(commands: Any) -> None:
@@ -157,7 +129,8 @@ def _add_pretrain(commands: Any) -> None:
         help="train a checkpoint on a prepared corpus",
         description=(
             "Masked-diffusion pre-training. Writes log.jsonl as it goes; an interrupted run resumes when the "
-            "same command is repeated. Needs only torch, numpy and safetensors."
+            "same command is repeated. Needs only torch, numpy and safetensors. Several processes share each batch "
+            "when torchrun starts them: torchrun --nproc-per-node 2 -m scdiva_core pretrain ..."
         ),
     )
     parser.add_argument("corpus", type=Path, help="folder made by 'prepare'")
@@ -212,36 +185,6 @@ def _info(options: argparse.Namespace) -> None:
     print(json.dumps(content, indent=2, default=str))
 
 
-def _embed(options: argparse.Namespace) -> None:
-    from scdiva_core.engine import Engine
-    from scdiva_core.tasks.export import checked_target, write_result
-    from scdiva_core.tasks.neighbors import ProjectionSettings
-
-    settings = ProjectionSettings(n_neighbors=options.n_neighbors, resolution=options.resolution, seed=options.seed)
-    engine = Engine(options.checkpoint, options.device)
-    card = engine.card()
-    if card.random_weights:
-        print("warning: these weights are random; the embedding means nothing", file=sys.stderr)
-    with engine.open(
-        options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
-    ) as dataset:
-        checked_target(dataset.path, options.output)
-        for warning in dataset.preflight.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        progress = _Progress()
-        embedding = engine.embed(dataset, progress=progress)
-        maps = [] if options.no_map else [engine.project(dataset, settings=settings, progress=progress)]
-        progress.end()
-        written = write_result(
-            dataset,
-            options.output,
-            embedding=embedding,
-            provenance=engine.provenance(dataset),
-            projections=maps,
-        )
-    print(written)
-
-
 def _prepare(options: argparse.Namespace) -> None:
     from scdiva_core.data.prepare import prepare
     from scdiva_core.data.studies import Studies
@@ -266,6 +209,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from scdiva_core.data.corpus import Corpus
     from scdiva_core.model.config import ScDiVaConfig
     from scdiva_core.training.pretrain import pretrain
+    from scdiva_core.training.ranks import join_ranks
     from scdiva_core.training.settings import PretrainSettings
 
     corpus = Corpus(options.corpus)
@@ -295,6 +239,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         raise CheckpointError(msg, "Choose 'cpu' or 'auto'.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    ranks, device = join_ranks(device)
     card = {"name": options.name, "description": options.description, "provisional": options.provisional}
     pretrain(
         corpus,
@@ -304,30 +249,7 @@ def _pretrain(options: argparse.Namespace) -> None:
         device=device,
         card=card,
         report=lambda record: print(json.dumps(record), file=sys.stderr),
+        ranks=ranks,
     )
-    print(options.output)
-
-
-class _Progress:
-    """One line on standard error: what is going on, how far, how fast, how long still."""
-
-    def __init__(self) -> None:
-        self._message, self._began, self._first = "", 0.0, 0
-
-    def __call__(self, done: int, total: int, message: str) -> None:
-        """Report; see `scdiva_core.tasks.progress.Progress`."""
-        now = time.monotonic()
-        if message != self._message:
-            self._message, self._began, self._first = message, now, done
-        line = f"{message}: {done:,} of {total:,}"
-        elapsed, finished = now - self._began, done - self._first
-        if finished and elapsed > 0.5:
-            rate = finished / elapsed
-            line += f", {rate:,.0f}/s, {(total - done) / rate:,.0f} s left"
-        end = "\r" if sys.stderr.isatty() else "\n"
-        print(line.ljust(78), end=end, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leave the last line standing."""
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
+    if ranks.is_first:
+        print(options.output)

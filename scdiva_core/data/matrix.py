@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -90,13 +91,15 @@ class Matrix(ABC):
         self.shape = info.shape
 
     @abstractmethod
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        """Read all cells in order.
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, sp.csr_matrix]]:
+        """Read cells in order.
 
         Parameters
         ----------
         rows
             Most cells of a block. Blocks may be shorter, but none straddles a multiple of `rows`.
+        start, stop
+            First cell, a multiple of `rows`, and the one after the last; all cells when left out.
 
         Yields
         ------
@@ -150,10 +153,11 @@ class _Compressed(Matrix):
 class CsrMatrix(_Compressed):
     """Stored by cell."""
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, sp.csr_matrix]]:
         """See `Matrix.blocks`."""
-        for start, stop in row_ranges(self._indptr, rows, _BLOCK_ENTRIES):
-            yield start, self._rows(start, stop)
+        stop = self.shape[0] if stop is None else stop
+        for first, last in row_ranges(self._indptr[start : stop + 1], rows, _BLOCK_ENTRIES):
+            yield start + first, self._rows(start + first, start + last)
 
     def _rows(self, start: int, stop: int) -> sp.csr_matrix:
         pointers = self._indptr[start : stop + 1]
@@ -179,16 +183,19 @@ class CscMatrix(_Compressed):
     scratch file, bounded memory, and a file of up to some 3,000 cells is passed over once. Our choice.
     """
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, sp.csr_matrix]]:
         """See `Matrix.blocks`."""
-        pointers = self._row_pointers()
-        for start, stop in row_ranges(pointers, self.shape[0], _GATHERED_ENTRIES):
-            yield from cut_rows(self._gather(start, stop, int(pointers[stop] - pointers[start])), start, rows)
+        stop = self.shape[0] if stop is None else stop
+        pointers = self._row_pointers[start : stop + 1]
+        for first, last in row_ranges(pointers, self.shape[0], _GATHERED_ENTRIES):
+            gathered = self._gather(start + first, start + last, int(pointers[last] - pointers[first]))
+            yield from cut_rows(gathered, start + first, rows)
 
     def peak_bytes(self, rows: int, detected: float) -> int:
         """See `Matrix.peak_bytes`."""
         return super().peak_bytes(rows, detected) + 22 * min(len(self._data), _GATHERED_ENTRIES)
 
+    @cached_property
     def _row_pointers(self) -> np.ndarray:
         """Count the values of each cell; cumulated, int64 [n_obs + 1]."""
         counts = np.zeros(self.shape[0], dtype=np.int64)
@@ -241,15 +248,16 @@ class DenseMatrix(Matrix):
         if self._chunk_rows <= self._most_rows:  # so that no storage chunk is decompressed twice
             self._most_rows -= self._most_rows % self._chunk_rows
 
-    def blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
+    def blocks(self, rows: int, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, sp.csr_matrix]]:
         """See `Matrix.blocks`."""
         step = max(1, _PIECE_ENTRIES // self.shape[1])
-        for start in range(0, self.shape[0], self._most_rows):
-            read = self._values.read(start, start + self._most_rows)
+        stop = self.shape[0] if stop is None else stop
+        for begin in range(start, stop, self._most_rows):
+            read = self._values.read(begin, min(begin + self._most_rows, stop))
             first = 0
             while first < len(read):
-                last = min(first + step, ((start + first) // rows + 1) * rows - start, len(read))
-                yield start + first, sp.csr_matrix(_as_float32(read[first:last]))
+                last = min(first + step, ((begin + first) // rows + 1) * rows - begin, len(read))
+                yield begin + first, sp.csr_matrix(_as_float32(read[first:last]))
                 first = last
 
     def sample(self) -> Sample:

@@ -38,6 +38,10 @@ class Corruption:
     replaced: Tensor
     t: Tensor
 
+    def part(self, rows: slice) -> Corruption:
+        """The draw of some rows alone."""
+        return Corruption(self.targets[rows], self.replaced[rows], self.t[rows])
+
 
 def corrupt(
     batch: TokenBatch, config: ScDiVaConfig, generator: torch.Generator, *, t: float | None = None

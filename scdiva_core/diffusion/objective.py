@@ -47,6 +47,7 @@ def denoising_loss(
     *,
     anchor_from: AnchorSource = "clean",
     max_identity_targets: int | None = None,
+    scored: Tensor | None = None,
 ) -> DenoisingLoss:
     """Run the denoiser on corrupted tokens and score the targets.
 
@@ -60,11 +61,13 @@ def denoising_loss(
         Score identities at the first so many targets of a random order only (our choice, for a small
         machine: the softmax over the vocabulary is most of the cost); None scores all. The estimate stays
         unbiased.
+    scored
+        int64 numbers of the targets whose identity is scored, counted row by row; drawn when None.
 
     Returns
     -------
     DenoisingLoss
-        Both terms are 0 when nothing is masked.
+        Both terms are 0 when nothing is masked, identity also when nothing is scored.
     """
     output = model(batch.gene_ids, batch.values, mask=corruption.replaced, anchor_from=anchor_from)
     states = output.tokens[corruption.targets]
@@ -73,8 +76,11 @@ def denoising_loss(
         return DenoisingLoss(nothing, nothing, output)
     ids = batch.gene_ids[corruption.targets]
     value = F.mse_loss(model.gene_values(states).float(), batch.values[corruption.targets])
-    if max_identity_targets is not None and len(states) > max_identity_targets:
-        chosen = torch.randperm(len(states), device=states.device)[:max_identity_targets]
-        states, ids = states[chosen], ids[chosen]
+    if scored is None and max_identity_targets is not None and len(states) > max_identity_targets:
+        scored = torch.randperm(len(states), device=states.device)[:max_identity_targets]
+    if scored is not None:
+        states, ids = states[scored], ids[scored]
+    if not len(states):
+        return DenoisingLoss(states.sum() * 0.0, value, output)
     identity = F.cross_entropy(model.gene_logits(states).float(), ids)
     return DenoisingLoss(identity, value, output)

@@ -38,6 +38,15 @@ class TrainingBatch:
     labels: torch.Tensor
     batch_of: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: slice) -> TrainingBatch:
+        """Some consecutive rows alone, padded as the whole batch is."""
+        tokens = TokenBatch(self.tokens.gene_ids[rows], self.tokens.values[rows], self.tokens.lengths[rows])
+        expression = self.expression.narrow_copy(0, rows.start, rows.stop - rows.start)
+        return TrainingBatch(self.step, tokens, expression, self.labels[rows], self.batch_of[rows])
+
 
 def make_batch(
     corpus: Corpus,

@@ -90,6 +90,7 @@ class LatentObjective(nn.Module):
         labels: Tensor,
         batch_of: Tensor,
         importance: Tensor,
+        noise: Tensor | None = None,
     ) -> LatentLosses:
         """Score latents.
 
@@ -105,8 +106,13 @@ class LatentObjective(nn.Module):
             int64 ``[B]``, numbered as in the corpus; a label of -1 is none.
         importance
             float32 ``[B]`` weight of each cell.
+        noise
+            float32 ``[B, latent]`` standard normal numbers that latents are drawn with in training; drawn when None.
         """
-        latent = mu + torch.randn_like(mu) * (0.5 * logvar).exp() if model.training else mu
+        if model.training:
+            latent = mu + (torch.randn_like(mu) if noise is None else noise) * (0.5 * logvar).exp()
+        else:
+            latent = mu
         importance = importance / importance.mean()
         divergence = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(dim=1)
         return LatentLosses(
@@ -115,6 +121,10 @@ class LatentObjective(nn.Module):
             divergence.mean(),
             self._alignment(mu, labels, self.study_of[batch_of]),
         )
+
+    def is_known(self, labels: Tensor) -> Tensor:
+        """Which labels, int64 ``[B]``, say something of the cell type: bool ``[B]``."""
+        return (labels >= 0) & self.members[labels.clamp(min=0)].any(dim=1)
 
     def _expression(
         self, model: ScDiVaModel, latent: Tensor, expression: Tensor, batch_of: Tensor, importance: Tensor
@@ -131,7 +141,7 @@ class LatentObjective(nn.Module):
         nothing = latent.sum() * 0.0
         if "annotation" not in model.heads or not self.members.numel():
             return nothing
-        known = (labels >= 0) & self.members[labels.clamp(min=0)].any(dim=1)
+        known = self.is_known(labels)
         if not bool(known.any()):
             return nothing
         logits = model.heads["annotation"](latent[known]).float()

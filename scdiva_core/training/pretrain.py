@@ -1,7 +1,8 @@
 """Pre-training: a corpus folder in, a checkpoint folder out; resumes where it was stopped.
 
-Runs on CPU or CUDA with torch, numpy and safetensors alone. Objective: the published dual denoising loss, and
-beside it (ours) the full-depth expression and the cell type read from the latent head.
+Runs on CPU or CUDA with torch, numpy and safetensors alone, in one process or in several (see
+`scdiva_core.training.ranks`). Objective: the published dual denoising loss, and beside it (ours) the full-depth
+expression and the cell type read from the latent head.
 """
 
 from __future__ import annotations
@@ -18,26 +19,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.data.tokenizer import Tokenizer
-from scdiva_core.diffusion.corruption import Corruption, corrupt
-from scdiva_core.diffusion.objective import denoising_loss
-from scdiva_core.errors import CheckpointError
+from scdiva_core.errors import CheckpointError, JobError
 from scdiva_core.model.checkpoint import save_pretrained
 from scdiva_core.model.config import ScDiVaConfig
-from scdiva_core.model.network import AnchorSource, CellLabels, DenoiserOutput, ScDiVaModel
+from scdiva_core.model.network import CellLabels, ScDiVaModel
 from scdiva_core.training.augmentation import Augmentation
 from scdiva_core.training.batches import TrainingBatch, make_batch, training_batches
 from scdiva_core.training.companions import write_companions
 from scdiva_core.training.finish import finish_heads
 from scdiva_core.training.genes import variable_genes
 from scdiva_core.training.initial import initialise
-from scdiva_core.training.losses import LatentLosses, LatentObjective, fitted_temperature
+from scdiva_core.training.losses import LatentObjective, fitted_temperature
+from scdiva_core.training.pretrain_losses import Losses, PretrainLosses
+from scdiva_core.training.ranks import ALONE, Ranks, is_lost
 from scdiva_core.training.settings import PretrainSettings
 
-Losses = dict[str, Tensor]
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -50,8 +49,12 @@ def pretrain(
     device: str = "cpu",
     card: dict[str, Any] | None = None,
     report: Report = lambda record: None,
+    ranks: Ranks = ALONE,
 ) -> ScDiVaModel:
     """Train a model and write it to ``folder``.
+
+    Several processes take each step together, with the very batch and noise of one process (but for dropout); the
+    first one writes and reports, and finishes the heads alone.
 
     Parameters
     ----------
@@ -64,16 +67,25 @@ def pretrain(
     settings
         How to train. A run resumes only with the settings it began with.
     device
-        ``"cpu"`` or ``"cuda"``.
+        ``"cpu"`` or ``"cuda"``; of several processes, each its own GPU.
     card
         Written to ``card.json`` with the run's own figures added.
     report
         Called with each record of the log.
+    ranks
+        This process among those that train together, see `join_ranks`.
+
+    Returns
+    -------
+    ScDiVaModel
+        The trained model; in processes other than the first, one whose heads are unfinished.
 
     Raises
     ------
     CheckpointError
         The vocabulary or the heads do not fit, or ``folder`` holds a run with other settings or a damaged one.
+    JobError
+        There are more processes than cells in a batch, or another process is gone.
     """
     if len(corpus.vocabulary) != config.vocab_size:
         msg = f"The corpus has {len(corpus.vocabulary):,} tokens, the configuration {config.vocab_size:,}."
@@ -87,10 +99,24 @@ def pretrain(
     if "annotation" in config.heads and corpus.classes and config.num_cell_types != len(corpus.classes):
         msg = f"The corpus has {len(corpus.classes)} cell types, the configuration {config.num_cell_types}."
         raise CheckpointError(msg, "Set num_cell_types to the corpus's.")
+    if ranks.count > settings.batch_size:
+        msg = f"There are {ranks.count} processes, but {settings.batch_size} cells in a batch."
+        raise JobError(msg, "Start fewer processes, or choose a larger batch_size.")
     folder.mkdir(parents=True, exist_ok=True)
-    run = _Run(corpus, config, folder, settings, torch.device(device), report)
-    run.start()
-    run.train()
+    run = _Run(corpus, config, folder, settings, torch.device(device), report, ranks)
+    try:
+        run.start()
+        run.train()
+    except RuntimeError as error:
+        if ranks.is_alone or not is_lost(error):
+            raise
+        msg = f"Process {ranks.number} of {ranks.count} lost another one after step {run.step:,}."
+        raise JobError(
+            msg, "What that one says tells why. The same command goes on from the last saved step."
+        ) from error
+    ranks.leave()
+    if not ranks.is_first:
+        return run.model
     run.finish()
     run.name_labels()
     run.model.card = {**(card or {}), "training": run.figures()}
@@ -111,9 +137,10 @@ class _Run:
         settings: PretrainSettings,
         device: torch.device,
         report: Report,
+        ranks: Ranks,
     ) -> None:
         self.corpus, self.folder, self.settings, self.device = corpus, folder, settings, device
-        self.report = report
+        self.report, self.ranks = report, ranks
         self.step, self.seconds = 0, 0.0
         self.tokenizer = Tokenizer(corpus.entropy, config.max_genes)
         with torch.random.fork_rng(devices=[]):
@@ -132,7 +159,8 @@ class _Run:
     def start(self) -> None:
         """Begin anew, or go on from ``state.pt``."""
         state = self._saved_state()
-        if state is None:
+        self.ranks.check_same(-1 if state is None else state["step"], self.device)
+        if state is None and self.ranks.is_first:  # whose weights the others take over
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             initialise(self.model, self.corpus, genes=self.settings.initial_genes, seed=self.settings.seed)
         if "latent" in self.model.heads and self.model.heads["latent"].reads_tokens:
@@ -152,6 +180,8 @@ class _Run:
         )
         if state is not None:
             self._restore(state)
+        self.losses = PretrainLosses(self.model, self.objective, self.settings, self.autocast, self.ranks)
+        self.trained = self.ranks.together(self.losses)
 
     def _saved_state(self) -> dict[str, Any] | None:
         """State of an unfinished run in the folder, if it is one of these settings."""
@@ -175,6 +205,8 @@ class _Run:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.validation = state["step"], state["seconds"], state["validation"]
+        if not self.ranks.is_first:
+            return
         # What the stopped run logged after its last saved state is about to be done again.
         log = self.folder / "log.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.is_file() else []
@@ -197,7 +229,10 @@ class _Run:
             self.seconds = before + time.perf_counter() - began
             last = self.step == settings.steps
             if self.step % 50 == 0 or last:
-                self._log({name: loss.item() for name, loss in losses.items()})
+                means = self.ranks.mean(torch.stack([loss.detach().float() for loss in losses.values()]))
+                self._log(dict(zip(losses, means.tolist(), strict=True)))
+            if not self.ranks.is_first:
+                continue
             if self.step % settings.validate_every == 0 or last:
                 self.validation = self._validate()
                 self._log(self.validation)
@@ -213,52 +248,12 @@ class _Run:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(settings.seed * 1_000_003 + batch.step)
             visible = float(torch.rand(())) < settings.visible_share
-            losses = self._losses(batch, "visible" if visible else "clean")
+            losses = self.trained(batch, "visible" if visible else "clean")
             self.optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         self.optimizer.step()
         return losses
-
-    def _losses(self, batch: TrainingBatch, anchor_from: AnchorSource) -> Losses:
-        """All loss terms of a batch; corruption is drawn on the CPU, the same on every device."""
-        model, settings = self.model, self.settings
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + batch.step)
-        corruption = corrupt(batch.tokens, model.config, generator)
-        corruption = type(corruption)(
-            corruption.targets.to(self.device), corruption.replaced.to(self.device), corruption.t
-        )
-        with self.autocast:
-            denoising = denoising_loss(
-                model,
-                batch.tokens.to(self.device),
-                corruption,
-                anchor_from=anchor_from,
-                max_identity_targets=settings.max_identity_targets,
-            )
-            losses = {"identity": denoising.identity, "value": denoising.value}
-            total = denoising.total
-            if "latent" in model.heads and settings.expression_weight + settings.annotation_weight > 0:
-                latent = self._latent_losses(batch, corruption, denoising.output)
-                losses |= {"expression": latent.expression, "annotation": latent.annotation, "kl": latent.divergence}
-                total = total + settings.expression_weight * latent.expression
-                total = total + settings.annotation_weight * latent.annotation + settings.kl_weight * latent.divergence
-        return {"total": total, **losses}
-
-    def _latent_losses(self, batch: TrainingBatch, corruption: Corruption, output: DenoiserOutput) -> LatentLosses:
-        """Terms that read the latent; the more of a cell is hidden, the less it counts."""
-        tokens = batch.tokens.to(self.device)
-        read = self.model.is_gene(tokens.gene_ids) & ~corruption.replaced
-        mu, logvar = self.model.heads["latent"](output.hidden, tokens.gene_ids, tokens.values, read)
-        return self.objective(
-            self.model,
-            mu.float(),
-            logvar.float(),
-            expression=batch.expression.to(self.device).to_dense(),
-            labels=batch.labels.to(self.device),
-            batch_of=batch.batch_of.to(self.device),
-            importance=(1 - corruption.t).clamp(min=0.05).to(self.device),
-        )
 
     def finish(self) -> None:
         """Train the heads to the end on the finished layers."""
@@ -309,12 +304,14 @@ class _Run:
             batch = make_batch(self.corpus, self.tokenizer, chosen, rng, step=start)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(start)
-                losses = self._losses(batch, "visible")
+                losses = self.losses(batch, "visible")
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0.0) + loss.item() * len(chosen) / len(cells)
         return {f"validation_{name}": value for name, value in sums.items()}
 
     def _log(self, losses: dict[str, float]) -> None:
+        if not self.ranks.is_first:
+            return
         record = {
             "step": self.step,
             "seconds": round(self.seconds, 1),

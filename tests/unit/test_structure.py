@@ -85,8 +85,10 @@ MAY_IMPORT = {
     "jobs_worker": {"errors", "jobs_queue", "jobs_claims"},
     "figures": {"errors"},
     "metrics": set(),
+    "distributed": {"errors", "data", "model", "tasks", "store_entry", "engine"},
+    "cli_embed": {"errors", "data", "tasks", "engine", "distributed", "cli_progress"},
     "cli": {
-        *(*_ENGINE, "engine", "cli_annotate", "cli_evaluate", "cli_finetune", "cli_grn", "cli_knockout"),
+        *(*_ENGINE, "engine", "cli_annotate", "cli_embed", "cli_evaluate", "cli_finetune", "cli_grn", "cli_knockout"),
         "cli_reconstruct",
         "cli_integrate",
     },
