@@ -23,6 +23,7 @@ from pages._ui import (
     words,
 )
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.figures.raster import Window
 from scdiva_core.figures.sample import MAX_DRAWN
 from scdiva_core.figures.scatter import Canvas
 
@@ -96,6 +97,7 @@ def _viewer(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: s
 
     # Read here: an export runs later, on a thread without a page.
     dark, narrow = frame.is_dark(), len(shown_maps) > 1 or frame.is_phone()
+    windows = _windows(cells)
 
     def figure(cell_map: view.CellMap, *, on_screen: bool) -> go.Figure:
         canvas = Canvas(
@@ -113,12 +115,15 @@ def _viewer(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: s
             shown=shown,
             canvas=canvas,
             names_on_picture=names_on_picture,
+            window=windows.get(cell_map.representation),
+            fine=not on_screen,
         )
 
     picture, panel = st.columns([3, 1], gap="medium")
     with picture:
         selections = _pictures(figure, shown_maps, cells.n_obs)
-        _caption(cells.n_obs, shown)
+        _zoom(windows, selections)
+        _caption(shown_maps, windows, shown, found)
     with panel:
         sets_panel.panel(sets, selections, shown)
     if found.embedding is not None and found.pca is not None:
@@ -163,12 +168,79 @@ def _pictures(figure, shown_maps: list[view.CellMap], n_cells: int) -> list[sets
     return selections
 
 
-def _caption(n_cells: int, shown: np.ndarray | None) -> None:
-    parts = []
-    if n_cells > MAX_DRAWN:
+def _windows(cells: H5adDataset) -> dict[str, Window]:
+    """Representation -> the part of its map that is looked at; maps drawn in another way begin whole."""
+    kept: dict[object, dict[str, Window]] = st.session_state.setdefault("_windows", {})
+    return kept.setdefault((cells.sha256, state.settings()), {})
+
+
+def _zoom(windows: dict[str, Window], selections: list[sets_panel.Selection]) -> None:
+    """Let the user look closer, where the picture is made here and plotly would only magnify its pixels."""
+    if not any(view.is_raster(selection.cell_map) for selection in selections):
+        return
+    drawn = {
+        selection.cell_map.representation: recipe
+        for selection in selections
+        if (recipe := selection.recipe()) is not None
+    }
+    zoomed = [item.cell_map.representation for item in selections if item.cell_map.representation in windows]
+    with st.container(horizontal=True, key="zoom"):
+        st.button(
+            "Zoom to the selection",
+            icon=":material/zoom_in:",
+            key="zoom-in",
+            disabled=not drawn,
+            help="Draw around cells first (box or lasso). The part is drawn anew, sharper; from "
+            f"{words.number(MAX_DRAWN)} cells down each is a point with its name.",
+            on_click=_zoom_in,
+            args=(windows, drawn),
+        )
+        st.button(
+            "Whole picture",
+            icon=":material/zoom_out_map:",
+            key="zoom-out",
+            disabled=not zoomed,
+            on_click=_zoom_out,
+            args=(windows, zoomed),
+        )
+
+
+def _zoom_in(windows: dict[str, Window], drawn: dict[str, sets_panel.Recipe]) -> None:
+    for representation, recipe in drawn.items():
+        window = Window(min(recipe["x"]), max(recipe["x"]), min(recipe["y"]), max(recipe["y"]))
+        if window.left < window.right and window.low < window.high:
+            windows[representation] = window
+    state.clear_selection()
+
+
+def _zoom_out(windows: dict[str, Window], zoomed: list[str]) -> None:
+    for representation in zoomed:
+        del windows[representation]
+    state.clear_selection()
+
+
+def _caption(
+    shown_maps: list[view.CellMap], windows: dict[str, Window], shown: np.ndarray | None, found: maps.Found
+) -> None:
+    parts, n_cells = [], len(shown_maps[0].coordinates)
+    raster = False
+    for item in shown_maps:
+        window = windows.get(item.representation)
+        raster = raster or view.is_raster(item, window)
+        if window is not None:
+            what = "this part" if len(shown_maps) == 1 else f"this part of the {words.as_text(item.name)} map"
+            inside = window.inside(item.coordinates).sum()
+            parts.append(f"{words.number(inside)} of {words.number(n_cells)} cells lie in {what}.")
+    if raster:
         parts.append(
-            f"Drawn: a fixed random subset of {words.number(MAX_DRAWN)} of {words.number(n_cells)} cells. "
-            "Selections and exports use all cells."
+            "All cells are drawn, as one picture: a pixel has the colour of most of its cells, or their mean, and is "
+            "stronger where cells are many. Pointing at it names no cell, and a click does nothing: draw around cells."
+        )
+    sketched = {item.representation: item.sketched for item in found.projections}
+    if size := next(filter(None, (sketched.get(item.representation) for item in shown_maps)), None):
+        parts.append(
+            f"Map and clusters were computed on a sketch of {words.number(size)} cells that keeps rare kinds; every "
+            "other cell lies by its nearest among them and has their cluster."
         )
     if shown is not None:
         parts.append(f"{words.number(shown.sum())} of {words.number(n_cells)} cells pass the filter.")

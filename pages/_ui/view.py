@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from scdiva_core.figures.raster import Window, category_raster, value_raster
 from scdiva_core.figures.sample import MAX_DRAWN, drawn_rows
 from scdiva_core.figures.scatter import Canvas, category_scatter, value_scatter
 
@@ -153,6 +154,13 @@ def set_colouring(masks: Mapping[str, np.ndarray], n_cells: int) -> Categories:
     return Categories("Cell sets", codes, tuple(names))
 
 
+def is_raster(cells: CellMap, window: Window | None = None) -> bool:
+    """Whether `draw` makes one picture of the cells, or of those in a window, and not a point for each."""
+    if len(cells.coordinates) <= MAX_DRAWN:
+        return False
+    return window is None or int(window.inside(cells.coordinates).sum()) > MAX_DRAWN
+
+
 def draw(
     cells: CellMap,
     colouring: Colouring,
@@ -161,9 +169,11 @@ def draw(
     shown: np.ndarray | None,
     canvas: Canvas,
     names_on_picture: bool,
-    limit: int = MAX_DRAWN,
+    limit: int | None = None,
+    window: Window | None = None,
+    fine: bool = False,
 ) -> go.Figure:
-    """Figure of so many cells at most, a fixed random subset where there are more.
+    """Figure of all cells: points as long as a browser can hold them, else one picture (see `is_raster`).
 
     Parameters
     ----------
@@ -180,14 +190,50 @@ def draw(
     names_on_picture
         Write the groups' names on the picture.
     limit
-        Cells drawn at most.
+        Draw points whatever their number, a fixed random subset of so many cells at most.
+    window
+        Part of the map to be drawn; everything by default. Not together with `limit`.
+    fine
+        A picture for print.
     """
-    rows = drawn_rows(len(names), limit)
-    if shown is not None and len(rows) < len(names):
-        wanted = np.flatnonzero(shown)
-        rows = np.union1d(drawn_rows(len(names), limit // 2), wanted[drawn_rows(len(wanted), limit // 2)])
+    if limit is None and is_raster(cells, window):
+        options = {"shown": shown, "window": window, "canvas": canvas, "fine": fine}
+        xy = cells.coordinates
+        if isinstance(colouring, Numbers):
+            return value_raster(xy, colouring.values, value_label=colouring.label, **options)
+        return category_raster(xy, colouring.codes, colouring.names, names_on_picture=names_on_picture, **options)
+    rows = _drawn(cells, shown, limit, window)
     options = {"names": names[rows], "shown": None if shown is None else shown[rows], "canvas": canvas}
     xy = cells.coordinates[rows]
     if isinstance(colouring, Numbers):
-        return value_scatter(xy, colouring.values[rows], value_label=colouring.label, **options)
-    return category_scatter(xy, colouring.codes[rows], colouring.names, names_on_picture=names_on_picture, **options)
+        figure = value_scatter(xy, colouring.values[rows], value_label=colouring.label, **options)
+    else:
+        figure = category_scatter(
+            xy, colouring.codes[rows], colouring.names, names_on_picture=names_on_picture, **options
+        )
+    if window is not None:
+        window.frame(figure)
+        _whole_scale(figure, colouring)
+    return figure
+
+
+def _drawn(cells: CellMap, shown: np.ndarray | None, limit: int | None, window: Window | None) -> np.ndarray:
+    """Cells that become points."""
+    if window is not None:
+        return np.flatnonzero(window.inside(cells.coordinates))
+    n_cells = len(cells.coordinates)
+    limit = n_cells if limit is None else limit
+    rows = drawn_rows(n_cells, limit)
+    if shown is not None and len(rows) < n_cells:
+        wanted = np.flatnonzero(shown)
+        rows = np.union1d(drawn_rows(n_cells, limit // 2), wanted[drawn_rows(len(wanted), limit // 2)])
+    return rows
+
+
+def _whole_scale(figure: go.Figure, colouring: Colouring) -> None:
+    """Give the colours of a part the meaning that they have on the whole map."""
+    if isinstance(colouring, Numbers):
+        known = colouring.values[np.isfinite(colouring.values)]
+        for trace in figure.data:
+            if trace.marker.colorscale is not None and len(known):
+                trace.update(marker={"cmin": known.min(), "cmax": known.max()})

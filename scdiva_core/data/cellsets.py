@@ -222,4 +222,9 @@ def _inside(points: NDArray[np.floating], x: list[float], y: list[float]) -> NDA
     if len(x) < 3 or len(x) != len(y):
         msg = f"A lasso of {len(x)} corners encloses nothing."
         raise DataError(msg, "Draw around the cells.")
-    return Polygon(np.column_stack([x, y])).contains_points(points)
+    # Few cells lie in the frame of most lassos, and only those need the slow look at each side of it.
+    across, up = points.T
+    near = (across >= min(x)) & (across <= max(x)) & (up >= min(y)) & (up <= max(y))
+    inside = np.zeros(len(points), bool)
+    inside[near] = Polygon(np.column_stack([x, y])).contains_points(points[near])
+    return inside

@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scdiva_core.data.blocks import joined
+from scdiva_core.data.gene_columns import columns_path, read_gene_column
 from scdiva_core.data.hdf5 import open_hdf5
 from scdiva_core.data.hgnc import gene_names
 from scdiva_core.data.inspection import Inspection, inspect_file
@@ -33,6 +34,7 @@ def open_h5ad(
     gene_column: str | None = None,
     values: Values = "auto",
     min_share: float = MIN_SHARE,
+    columns: str | Path | None = None,
 ) -> H5adDataset:
     """Open a file for streaming; no values but a small sample are read.
 
@@ -50,6 +52,8 @@ def open_h5ad(
         ``"counts"`` or ``"log1p"`` to override what was recognised from the values.
     min_share
         Least share of the file's genes that the vocabulary must know.
+    columns
+        Folder of side files by gene (see `write_gene_columns`), from which `H5adDataset.gene` reads where it can.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def open_h5ad(
     try:
         found = inspect_file(file, vocabulary, matrix, gene_column)
         _check_share(found, vocabulary, min_share)
-        dataset = H5adDataset(file, found, vocabulary, found.chosen.kind if values == "auto" else values)
+        dataset = H5adDataset(file, found, vocabulary, found.chosen.kind if values == "auto" else values, columns)
         dataset.check_sample()
     except BaseException:
         file.close()
@@ -104,6 +108,8 @@ class H5adDataset:
         Genes of the checkpoint.
     value_kind
         What the values are taken for: ``"counts"``, ``"log1p"`` or ``"normalised"``.
+    columns
+        Folder of side files by gene; None for none.
 
     Attributes
     ----------
@@ -121,8 +127,16 @@ class H5adDataset:
         Gene names of the matrix as they were matched, object array of str [n_vars].
     """
 
-    def __init__(self, file: h5py.File, found: Inspection, vocabulary: GeneVocabulary, value_kind: str) -> None:
+    def __init__(
+        self,
+        file: h5py.File,
+        found: Inspection,
+        vocabulary: GeneVocabulary,
+        value_kind: str,
+        columns: str | Path | None = None,
+    ) -> None:
         self._file, self._found, self._vocabulary = file, found, vocabulary
+        self._side_files = columns
         self._matrix = found.chosen.matrix
         self._columns = GeneColumns(found.genes.match.ids)
         self.path = Path(file.filename)
@@ -192,6 +206,30 @@ class H5adDataset:
         )
         yield from joined(blocks, rows, self.n_obs)
 
+    def cells(self, start: int, stop: int) -> sp.csr_matrix:
+        """Read consecutive cells as `chunks` does, and no others.
+
+        A file stored by gene is passed over once for every few thousand cells.
+
+        Parameters
+        ----------
+        start, stop
+            First cell and the one after the last.
+
+        Returns
+        -------
+        csr_matrix
+            float32 [stop - start, n_genes] whose columns follow `gene_ids`.
+
+        Raises
+        ------
+        DataError
+            As for `chunks`.
+        """
+        blocks = self._checked_blocks(stop - start, start, stop)
+        pieces = [log_normalised(block, self._columns, self.value_kind) for _, block in blocks]
+        return pieces[0] if len(pieces) == 1 else sp.vstack(pieces, format="csr")
+
     def count_chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Read all cells in order as raw counts.
 
@@ -229,7 +267,7 @@ class H5adDataset:
         return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in blocks])
 
     def gene(self, symbol: str) -> np.ndarray:
-        """Read one gene of all cells, in one pass over the file.
+        """Read one gene of all cells: at once from a side file by gene, else in one pass over the file.
 
         Parameters
         ----------
@@ -252,6 +290,11 @@ class H5adDataset:
             where = "the model's vocabulary" if token < 0 else "this file"
             message = f"The gene {symbol!r} is not in {where}."
             raise DataError(message, "Choose a gene from the list of detected genes.")
+        if self._side_files is not None:
+            path = columns_path(self, self._side_files)
+            found = read_gene_column(path, column, self.n_obs, len(self.gene_ids))
+            if found is not None:
+                return found
         pieces = [chunk[:, [column]].toarray()[:, 0] for _, chunk in self.chunks()]
         return np.concatenate(pieces)
 
@@ -270,11 +313,13 @@ class H5adDataset:
             message = f"{self._matrix.info.name} cannot be read: {self.preflight.value_reason}."
             raise DataError(message, "Choose another matrix, or say whether it holds counts or log1p values.")
 
-    def _checked_blocks(self, rows: int) -> Iterator[tuple[int, sp.csr_matrix]]:
-        for start, block in self._matrix.blocks(rows):
+    def _checked_blocks(
+        self, rows: int, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, sp.csr_matrix]]:
+        for first, block in self._matrix.blocks(rows, start, stop):
             if has_bad(block, self.value_kind):
                 self._refuse()
-            yield start, block
+            yield first, block
 
     def _refuse(self) -> NoReturn:
         """Count the bad values of the whole matrix, which takes one more pass, and name the first cell."""

@@ -17,6 +17,7 @@ from matplotlib.transforms import Bbox
 from scdiva_core.figures.static_axes import Sheet, lay_out, visible
 from scdiva_core.figures.static_bars import draw_bars
 from scdiva_core.figures.static_heatmap import draw_heatmap
+from scdiva_core.figures.static_images import draw_images
 from scdiva_core.figures.static_legend import Entry, add_colour_bars, add_legend, entries
 from scdiva_core.figures.static_marks import draw_annotations, draw_shapes
 from scdiva_core.figures.static_points import draw_points
@@ -105,6 +106,7 @@ def _compose(canvas: Figure, figure: go.Figure) -> None:
     renderer = FigureCanvasAgg(canvas).get_renderer()
     sheet = lay_out(canvas, figure)
     colours = [usual_colour(figure.layout, place) for place in range(len(figure.data))]
+    draw_images(sheet)
     _draw(sheet, colours)
     draw_shapes(sheet)
     dress(sheet)

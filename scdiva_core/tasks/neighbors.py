@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import anndata
@@ -12,9 +15,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
+from torch.cuda import is_available as gpu_is_there
 
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError
+from scdiva_core.tasks import sketch
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
 
 FIT_CELLS = 50_000
@@ -29,7 +34,11 @@ NEIGHBORS = 15
 EXACT_CELLS = 20_000
 """Cells up to which neighbours are searched exactly; beyond, pynndescent finds nearly all of them in far less time."""
 
+SKETCH_ABOVE = 200_000
+"""Cells up to which all are drawn; beyond, a sketch is, and the others take their places from it (our choice)."""
+
 _FEWEST_CELLS = 5
+_STEPS = ("Finding neighbours", "Clustering (Leiden)", "Drawing the map (UMAP)")
 
 
 @dataclass(frozen=True)
@@ -84,12 +93,15 @@ class Projection:
         ``"X_scdiva"`` or ``"X_pca"``.
     settings
         How it was made.
+    sketched
+        How many cells were drawn and clustered, the others being placed by the nearest of them; None for all.
     """
 
     coordinates: NDArray[np.float32]
     leiden: NDArray[np.int32]
     representation: str
     settings: ProjectionSettings
+    sketched: int | None = None
 
 
 def project(
@@ -100,7 +112,9 @@ def project(
     progress: Progress = silent,
     cancelled: IsCancelled = never,
 ) -> Projection:
-    """Draw cells by their vectors.
+    """Draw cells by their vectors: all, or beyond `SKETCH_ABOVE` a sketch of them on which the others are placed.
+
+    On a GPU with rapids-singlecell all cells are drawn, whatever their number.
 
     Parameters
     ----------
@@ -111,7 +125,7 @@ def project(
     settings
         Of graph, clustering and map.
     progress, cancelled
-        Called between the three steps.
+        Called between the steps.
 
     Raises
     ------
@@ -121,35 +135,77 @@ def project(
     if len(vectors) < _FEWEST_CELLS:
         msg = f"{len(vectors)} cells are too few for a map."
         raise DataError(msg, f"Choose at least {_FEWEST_CELLS} cells.")
-    import scanpy as sc  # seconds to import, and only a job needs it
+    if len(vectors) <= SKETCH_ABOVE or _rapids() is not None:
+        # A copy: what the store maps from disk cannot be written to, which the search for neighbours does not
+        # compile for.
+        coordinates, clusters = _drawn(np.array(vectors), settings, _shifted(progress, 0, 3), cancelled)
+        progress(3, 3, _STEPS[-1])
+        return Projection(coordinates, clusters, representation, settings)
+    progress(0, 5, f"Choosing {sketch.SKETCH_CELLS:,} cells for the map")
+    strata = sketch.stratify(vectors, seed=settings.seed, cancelled=cancelled)
+    rows = sketch.choose(strata, sketch.SKETCH_CELLS, seed=settings.seed)
+    coordinates, clusters = _drawn(np.array(vectors[rows]), settings, _shifted(progress, 1, 5), cancelled)
+    stop_if(cancelled)
+    progress(4, 5, "Placing the other cells")
+    coordinates, clusters = sketch.place(vectors, strata, rows, coordinates, clusters, cancelled=cancelled)
+    progress(5, 5, "Placing the other cells")
+    return Projection(coordinates, _largest_first(clusters), representation, settings, len(rows))
 
-    # A copy: what the store maps from disk cannot be written to, which the search for neighbours does not compile for.
-    adata = anndata.AnnData(obsm={representation: np.array(vectors)})
-    n_neighbors = min(settings.n_neighbors, len(vectors) - 1)
+
+def _shifted(progress: Progress, first: int, total: int) -> Callable[[int], None]:
+    """Report the steps of a drawing as part of all steps."""
+    return lambda step: progress(first + step, total, _STEPS[step])
+
+
+def _drawn(
+    vectors: NDArray[np.float32], settings: ProjectionSettings, begun: Callable[[int], None], cancelled: IsCancelled
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Neighbours, clusters and coordinates of cells."""
+    adata = anndata.AnnData(obsm={"X_drawn": vectors})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy and umap warn of choices made here on purpose
-        progress(0, 3, "Finding neighbours")
-        sc.pp.neighbors(adata, n_neighbors, use_rep=representation, random_state=settings.seed)
-        stop_if(cancelled)
-        progress(1, 3, "Clustering (Leiden)")
-        sc.tl.leiden(
-            adata,
-            settings.resolution,
-            flavor="igraph",
-            n_iterations=2,
-            directed=False,
-            random_state=settings.seed,
-        )
-        stop_if(cancelled)
-        progress(2, 3, "Drawing the map (UMAP)")
-        sc.tl.umap(adata, min_dist=settings.min_dist, random_state=settings.seed)
-    progress(3, 3, "Drawing the map (UMAP)")
-    return Projection(
-        np.asarray(adata.obsm["X_umap"], np.float32),
-        adata.obs["leiden"].astype(int).to_numpy(np.int32),
-        representation,
-        settings,
-    )
+        for number, step in enumerate(_tools(adata, settings)):
+            stop_if(cancelled)
+            begun(number)
+            step()
+    clusters = adata.obs["leiden"].astype(int).to_numpy()
+    return np.asarray(adata.obsm["X_umap"], np.float32), _largest_first(clusters)
+
+
+def _tools(adata: anndata.AnnData, settings: ProjectionSettings) -> list[Callable[[], object]]:
+    """What each of `_STEPS` calls."""
+    seed, graph = {"random_state": settings.seed}, {"use_rep": "X_drawn"}
+    n_neighbors = min(settings.n_neighbors, adata.n_obs - 1)
+    rapids = _rapids()
+    if rapids is not None:
+        return [
+            lambda: rapids.pp.neighbors(adata, n_neighbors, **graph, **seed),
+            lambda: rapids.tl.leiden(adata, settings.resolution, **seed),
+            lambda: rapids.tl.umap(adata, min_dist=settings.min_dist, **seed),
+        ]
+    import scanpy as sc  # seconds to import, and only a job needs it
+
+    quick: dict[str, Any] = {"flavor": "igraph", "n_iterations": 2, "directed": False}
+    return [
+        lambda: sc.pp.neighbors(adata, n_neighbors, **graph, **seed),
+        lambda: sc.tl.leiden(adata, settings.resolution, **quick, **seed),
+        lambda: sc.tl.umap(adata, min_dist=settings.min_dist, **seed),
+    ]
+
+
+def _rapids() -> Any:
+    """The same tools for a GPU, where there is one and somebody has installed them; else None."""
+    if find_spec("rapids_singlecell") is None or not gpu_is_there():
+        return None
+    return importlib.import_module("rapids_singlecell")
+
+
+def _largest_first(clusters: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Number clusters by their size: tools do that, if at all, among the cells that they see."""
+    order = np.argsort(-np.bincount(clusters), kind="stable")
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    return rank[clusters]
 
 
 def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: int = 0) -> NDArray[np.int64]:
@@ -162,7 +218,7 @@ def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: in
     k
         Neighbours; all other cells where there are fewer.
     seed
-        Of the approximate search, see `EXACT_CELLS`.
+        Of the approximate searches, see `EXACT_CELLS` and, in parts and in less memory, `SKETCH_ABOVE`.
 
     Returns
     -------
@@ -178,16 +234,31 @@ def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: in
     if n_cells < 2:
         msg = f"{n_cells} cells have no neighbours."
         raise DataError(msg, "Choose a larger data set.")
-    k, vectors = min(k, n_cells - 1), np.array(vectors, np.float32)  # a copy, as in `project`
+    k = min(k, n_cells - 1)
+    if n_cells > SKETCH_ABOVE:
+        return _nearest_in_parts(vectors, k, seed)
+    vectors = np.array(vectors, np.float32)  # a copy, as in `project`
     if n_cells <= EXACT_CELLS:
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
         return search.kneighbors(return_distance=False).astype(np.int64)
     import umap.umap_ as umap  # seconds to import
 
     found = umap.nearest_neighbors(vectors, k + 1, "euclidean", {}, False, np.random.RandomState(seed))[0]
-    # A cell usually finds itself first; among equal cells it may come later, or not at all.
-    own = found == np.arange(n_cells)[:, None]
-    return np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[:, :k].astype(np.int64)
+    return _others(found, np.arange(n_cells))
+
+
+def _nearest_in_parts(vectors: NDArray[np.floating], k: int, seed: int) -> NDArray[np.int64]:
+    strata = sketch.stratify(vectors, seed=seed)
+    made = np.empty((len(vectors), k), np.int64)
+    for rows, places, _ in sketch.nearest(vectors, strata, np.arange(len(vectors)), k + 1):
+        made[rows] = _others(places, rows)
+    return made
+
+
+def _others(found: NDArray[np.integer], rows: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Leave the cell itself out: it is usually found first; among equal cells it may come later, or not at all."""
+    own = found == rows[:, None]
+    return np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), axis=1)[:, :-1].astype(np.int64)
 
 
 def compile_ahead() -> threading.Thread:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages._ui import view
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.engine import Engine
+from scdiva_core.figures.raster import Window
 from scdiva_core.jobs import JobQueue
 from scdiva_core.tasks.neighbors import ProjectionSettings
 from tests.app.conftest import PBMC, texts
@@ -99,6 +101,25 @@ def test_pca_stands_beside_scdiva_with_the_level_of_chance(app: AppTest) -> None
     assert "ScDiVa does not beat PCA here" in texts(app)
     app.segmented_control(key="picture").set_value("Side by side").run()
     assert len(app.get("plotly_chart")) == 2
+
+
+def test_very_many_cells_are_a_picture_that_can_be_zoomed_into(
+    app: AppTest, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    monkeypatch.setattr(view, "MAX_DRAWN", 1000)
+    app.run()
+    assert "All cells are drawn, as one picture" in texts(app)
+    assert (app.button(key="zoom-in").disabled, app.button(key="zoom-out").disabled) == (True, True)
+    with engine.open(PBMC) as cells:
+        stored = engine.stored_projection(cells, representation="X_scdiva", settings=ProjectionSettings())
+        across = np.median(stored.coordinates[:, 0])
+        app.session_state["_windows"][cells.sha256, ProjectionSettings()]["X_scdiva"] = Window(-100, across, -100, 100)
+    app.run()
+    inside = int((stored.coordinates[:, 0] <= across).sum())
+    assert f"{inside:,} of 2,700 cells lie in this part" in texts(app)
+    app.button(key="zoom-out").click().run()
+    assert "lie in this part" not in texts(app)
+    assert not app.exception
 
 
 def test_without_labels_nothing_is_claimed(app: AppTest, engine: Engine, files: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pages._ui import export, view, words
 from pages._ui.project import Project
 from scdiva_core.errors import StoreError
+from scdiva_core.figures.raster import Window
 from scdiva_core.figures.scatter import Canvas
 
 
@@ -70,6 +71,40 @@ def test_the_cells_that_are_looked_at_are_drawn_when_not_all_can_be() -> None:
     few = np.isin(np.arange(100), [3, 57, 91])
     assert {3.0, 57.0, 91.0} <= drawn(few)
     assert len(drawn(few)) <= 20
+
+
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> view.CellMap:
+    """200 cells on a line, more than are drawn as points here."""
+    monkeypatch.setattr(view, "MAX_DRAWN", 100)
+    xy = np.column_stack([np.arange(200), np.zeros(200)]).astype(np.float32)
+    return view.CellMap("map", "X_scdiva", xy, ("x", "y"))
+
+
+NAMES = np.array([f"cell {number}" for number in range(200)], object)
+OPTIONS = {"shown": None, "canvas": Canvas(), "names_on_picture": False}
+
+
+@pytest.mark.parametrize(
+    "colouring",
+    [view.Numbers("value", np.arange(200.0)), view.Categories("group", np.arange(200) % 2, ("a", "b"))],
+)
+def test_very_many_cells_are_one_picture_without_names(crowd: view.CellMap, colouring: view.Colouring) -> None:
+    figure = view.draw(crowd, colouring, NAMES, **OPTIONS)
+    assert len(figure.layout.images) == 1
+    assert "cell 7" not in figure.to_json()
+    assert not view.draw(crowd, colouring, NAMES, limit=150, **OPTIONS).layout.images, "a subset was asked for"
+
+
+def test_a_part_with_fewer_cells_shows_them_as_points_on_the_scale_of_all(crowd: view.CellMap) -> None:
+    window = Window(19.5, 50.5, -1, 1)
+    figure = view.draw(crowd, view.Numbers("value", np.arange(200.0)), NAMES, window=window, **OPTIONS)
+    assert not figure.layout.images
+    (points,) = figure.data
+    assert sorted(points.text) == sorted(NAMES[20:51])
+    assert (points.marker.cmin, points.marker.cmax) == (0, 199)
+    assert list(figure.layout.xaxis.range) == [19.5, 50.5]
+    assert [view.is_raster(crowd), view.is_raster(crowd, window)] == [True, False]
 
 
 def test_logarithm_leaves_negative_values_out() -> None:
