@@ -237,6 +237,7 @@ def _caption(
             "stronger where cells are many. Pointing at it names no cell, and a click does nothing: draw around cells."
         )
     sketched = {item.representation: item.sketched for item in found.projections}
+    sketched |= {f"{maps.SAVED}{name}": item.projection.sketched for name, item in found.saved.items()}
     if size := next(filter(None, (sketched.get(item.representation) for item in shown_maps)), None):
         parts.append(
             f"Map and clusters were computed on a sketch of {words.number(size)} cells that keeps rare kinds; every "

@@ -181,7 +181,13 @@ class Engine:
         values: Values = "auto",
     ) -> H5adDataset:
         """Open a file over this checkpoint's genes; see `scdiva_core.data.h5ad.open_h5ad`."""
-        return open_h5ad(path, self.vocabulary, matrix=matrix, gene_column=gene_column, values=values)
+        intake = {"matrix": matrix, "gene_column": gene_column, "values": values}
+        return open_h5ad(path, self.vocabulary, columns=self.columns, **intake)
+
+    @property
+    def columns(self) -> Path:
+        """Folder of genes beside files, next to the store; see `write_gene_columns`."""
+        return self.store.root.parent / "columns"
 
     def estimate_seconds(self, n_obs: int, genes_per_cell: float) -> float:
         """Seconds that embedding will take, from a few batches timed now.
@@ -301,7 +307,7 @@ class Engine:
         made = project(vectors, representation, settings, progress=progress, cancelled=cancelled)
         key = self._projection_key(dataset, representation, settings)
         arrays = {"coordinates": made.coordinates, "leiden": made.leiden}
-        self.store.put(key, arrays, self._meta("projection", dataset))
+        self.store.put(key, arrays, {**self._meta("projection", dataset), "sketched": made.sketched})
         return made
 
     def stored_projection(
@@ -311,7 +317,8 @@ class Engine:
         stored: StoredResult | None = self.store.get(self._projection_key(dataset, representation, settings))
         if stored is None:
             return None
-        return Projection(stored.arrays["coordinates"], stored.arrays["leiden"], representation, settings)
+        arrays, sketched = stored.arrays, stored.meta.get("sketched")
+        return Projection(arrays["coordinates"], arrays["leiden"], representation, settings, sketched)
 
     def provenance(self, dataset: H5adDataset) -> dict[str, Any]:
         """What a result was made from: hashes, versions and choices, as plain values."""

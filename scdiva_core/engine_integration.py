@@ -188,7 +188,7 @@ def integration_map(
         raise DataError(msg, "Integrate first, or choose another method.")
     made = project(found.vectors[method], method, projection, progress=progress, cancelled=cancelled)
     arrays = {"coordinates": made.coordinates, "leiden": made.leiden}
-    meta = engine._meta("integration-map", dataset)
+    meta = {**engine._meta("integration-map", dataset), "sketched": made.sketched}
     engine.store.put(_map_key(engine, dataset, settings, method, projection), arrays, meta)
     return made
 
@@ -204,7 +204,8 @@ def stored_map(
     stored = engine.store.get(_map_key(engine, dataset, settings, method, projection))
     if stored is None:
         return None
-    return Projection(stored.arrays["coordinates"], stored.arrays["leiden"], method, projection)
+    arrays, sketched = stored.arrays, stored.meta.get("sketched")
+    return Projection(arrays["coordinates"], arrays["leiden"], method, projection, sketched)
 
 
 def stand_ins(engine: Engine, dataset: H5adDataset, batches: pd.Series, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from scdiva_core import (
     engine_reconstruction_denoising,
 )
 from scdiva_core.data.concatenate import concatenate as put_together
+from scdiva_core.data.gene_columns import write_gene_columns
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine import Engine
 from scdiva_core.engine_finetune import FinetuneRequest, state_path
@@ -27,11 +28,14 @@ from scdiva_core.engine_grn import GrnSettings
 from scdiva_core.engine_integration import IntegrateSettings
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
 from scdiva_core.engine_reconstruction import ReconstructionSettings
-from scdiva_core.errors import ScDiVaError
+from scdiva_core.errors import ScDiVaError, StoreError
 from scdiva_core.store import ResultStore, home
 from scdiva_core.tasks.neighbors import ProjectionSettings, compile_ahead
 from scdiva_core.tasks.progress import never, stop_if
 from scdiva_core.training.live_curve import LiveCurve, curve_path
+
+COLUMNS_ABOVE = 50_000
+"""Cells beyond which genes are kept beside the file: below, a pass over it takes a moment (our choice)."""
 
 _INTEGRATED = 0.7  # of the bar; the rest is for the maps
 _KEEPING_SECONDS = 90.0  # that writing the best so far may take on a busy machine
@@ -69,6 +73,8 @@ def embed(payload: dict[str, Any], context: Context) -> dict[str, Any]:
     settings = ProjectionSettings(**payload["settings"])
     with _opened(payload) as (engine, dataset):
         cancelled = context.cancelled
+        if dataset.n_obs > COLUMNS_ABOVE:
+            _keep_genes(engine, dataset, context)
         drawn = engine.stored_projection(dataset, representation="X_scdiva", settings=settings) is not None
         compiling = None if drawn else compile_ahead()
         engine.embed(dataset, progress=_part(context, 0.0, 0.6), cancelled=cancelled)
@@ -322,6 +328,17 @@ def concatenate(payload: dict[str, Any], context: Context) -> dict[str, Any]:
         payload["paths"], folder, payload["batch_key"], engine.vocabulary, names=payload["names"], **told
     )
     return {"sha256": written.stem}
+
+
+def _keep_genes(engine: Engine, dataset: H5adDataset, context: Context) -> None:
+    """Write the genes beside the file; without room for them, colouring by a gene merely takes longer."""
+
+    def report(done: int) -> None:
+        stop_if(context.cancelled)
+        context.progress(0, 1, f"Sorting by gene: {done:,} of {dataset.n_obs:,} cells")
+
+    with suppress(StoreError):
+        write_gene_columns(dataset, engine.columns, report)
 
 
 @contextmanager

@@ -82,6 +82,7 @@ def save_embedding(
     key = store.key(_TASK, dataset.sha256, "", {"content": content, "settings": settings})
     arrays = {"vectors": vectors, "coordinates": projection.coordinates, "leiden": projection.leiden}
     notes = {"task": _TASK, "data_sha256": dataset.sha256, "settings": settings, "about": dict(about)}
+    notes["sketched"] = projection.sketched
     store.put(key, arrays, notes)
     return key
 
@@ -92,5 +93,6 @@ def saved_embedding(store: ResultStore, dataset: H5adDataset, key: str) -> Saved
     if entry is None or entry.meta.get("task") != _TASK or entry.meta.get("data_sha256") != dataset.sha256:
         return None
     arrays, settings = entry.arrays, ProjectionSettings(**entry.meta["settings"])
-    projection = Projection(arrays["coordinates"], arrays["leiden"], "saved", settings)
+    sketched = entry.meta.get("sketched")
+    projection = Projection(arrays["coordinates"], arrays["leiden"], "saved", settings, sketched)
     return SavedEmbedding(key, arrays["vectors"], projection, dict(entry.meta["about"]))

@@ -181,6 +181,7 @@ def _add(
     record = {
         **provenance,
         "settings": {item.representation: item.settings.to_dict() for item in projections},
+        "sketched": {item.representation: item.sketched for item in projections},
         "cell_sets": {item.name: item.recipe for item in cell_sets},
         "versions": {name: version(name) for name in _VERSIONED},
     }
