@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages._ui import cards, datasets, errors, export, frame, jobs_panel, resources, state, words
-from pages._ui.upload import upload_token
+from pages._ui.upload import upload_rules, upload_token
 from pages._ui.uploader import uploader
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import ScDiVaError
@@ -91,6 +91,7 @@ def _by_path() -> None:
 
 def _upload() -> None:
     result = uploader(state.upload_key(), upload_token())
+    st.caption(upload_rules())
     if result is not None:
         resources.project().remember_upload(result.sha256, result.name)
         state.next_upload()

@@ -16,6 +16,7 @@ from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.preflight import Preflight
 from scdiva_core.data.preflight import preflight as look_at
 from scdiva_core.engine import Engine
+from scdiva_core.errors import PathError
 from scdiva_core.jobs import JobQueue, WorkerSupervisor
 from scdiva_core.store import ResultStore, home
 
@@ -147,5 +148,9 @@ def _quality(name: str, choice: state.Choice, stamp: tuple[int, int]) -> pd.Data
 
 def _stamp(path: Path) -> tuple[int, int]:
     """Size and time of change: a file that was written anew is read anew."""
-    found = path.stat()
+    try:
+        found = path.stat()
+    except OSError as error:
+        msg = f"{path.name} is no longer there."
+        raise PathError(msg, "Put the file back, or open another on the page Data.") from error
     return found.st_size, found.st_mtime_ns

@@ -14,9 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,8 +23,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pages._ui.upload_keeping import (
+    keep_days,
+    note_use,
+    positive,
+    quota_bytes,
+    remove_unused,
+    tidy,
+    uploads_folder,
+    used,
+)
 from scdiva_core.errors import PathError, ScDiVaError
-from scdiva_core.store import home
 
 TOKEN_HEADER = "X-Scdiva-Upload-Token"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -34,8 +41,8 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _TOKEN_VARIABLE = "SCDIVA_UPLOAD_TOKEN"
 _BLOCK_BYTES = 1 << 20
 _SPARE_BYTES = 1 << 30  # left free for results and for the rest of the machine
-_STALE_SECONDS = 24 * 3600  # an unfinished file untouched for so long belongs to a server that was killed
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UploadRefusedError(ScDiVaError):
@@ -47,8 +54,8 @@ class UploadRefusedError(ScDiVaError):
 
 
 def upload_routes() -> list[Route]:
-    """Routes for ``st.App(..., routes=upload_routes())``."""
-    _remove_stale(uploads_folder())
+    """Routes for ``st.App(..., routes=upload_routes())``; old files are removed now and then once a day."""
+    tidy()
     return [Route("/api/upload/{name:path}", _receive, methods=["PUT"])]
 
 
@@ -69,22 +76,23 @@ def max_upload_bytes() -> int:
     ScDiVaError
         If the variable is not a positive number.
     """
-    text = os.environ.get("SCDIVA_MAX_UPLOAD_GB") or "20"
-    try:
-        limit = int(float(text) * 1e9)
-    except (ValueError, OverflowError):
-        limit = 0
-    if limit <= 0:
-        message = f"SCDIVA_MAX_UPLOAD_GB is {text!r}, not a number of gigabytes."
-        raise ScDiVaError(message, "Set it to a number such as 20 and start the server again.")
-    return limit
+    return int(positive("SCDIVA_MAX_UPLOAD_GB", "20", "gigabytes") * 1e9)
 
 
-def uploads_folder() -> Path:
-    """Folder of the uploaded files, ``uploads/<sha256>.h5ad`` below `home`."""
-    folder = home() / "uploads"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+def upload_rules() -> str:
+    """What the upload tab says of limits and retention, in words.
+
+    Raises
+    ------
+    ScDiVaError
+        If one of the settings is not a number.
+    """
+    size, quota, days = _gigabytes(max_upload_bytes()), quota_bytes(), keep_days()
+    together = f" All uploads share {_gigabytes(quota)}; {_gigabytes(used())} are taken." if quota else ""
+    return (
+        f"A file may have up to {size}.{together} "
+        f"A file that nobody has opened for {days:g} days is removed; what was computed from it stays."
+    )
 
 
 def uploaded_path(sha256: str) -> Path:
@@ -98,7 +106,8 @@ def uploaded_path(sha256: str) -> Path:
     path = uploads_folder() / f"{sha256}.h5ad"
     if not _SHA256.fullmatch(sha256) or not path.is_file():
         message = f"There is no upload {sha256[:12]!r} on this server."
-        raise PathError(message, "Upload the file again.")
+        raise PathError(message, "Upload the file again; one that is not used for long is removed.")
+    note_use(path)
     return path
 
 
@@ -141,10 +150,24 @@ def _check_size(content_length: str | None) -> None:
     size = int(content_length) if content_length and content_length.isdecimal() else 0
     if size > max_upload_bytes():
         raise _too_large(size)
+    _check_quota(size)
     free = shutil.disk_usage(uploads_folder()).free - _SPARE_BYTES
     if size > free:
         message = f"The file has {_gigabytes(size)}; {_gigabytes(max(free, 0))} are free for uploads."
         raise _disk_full(message)
+
+
+def _check_quota(more: int) -> None:
+    """Refuse what goes beyond the quota of all uploads, after those out of use have made room."""
+    quota = quota_bytes()
+    if quota is None or used() + more <= quota:
+        return
+    remove_unused()
+    if (taken := used()) + more > quota:
+        message = f"All uploads together may take {_gigabytes(quota)}; with this file they would take "
+        message += f"{_gigabytes(taken + more)}."
+        hint = f"Open the file by path instead, or set SCDIVA_UPLOAD_QUOTA_GB; after {keep_days():g} days without use "
+        raise UploadRefusedError(507, message, f"{hint}a file is removed.")
 
 
 async def _store(chunks: AsyncIterator[bytes]) -> tuple[str, int]:
@@ -166,13 +189,14 @@ async def _store(chunks: AsyncIterator[bytes]) -> tuple[str, int]:
                 if size > max_upload_bytes():
                     raise _too_large(size)
                 await run_in_threadpool(write, block)  # hashing and the disk must not hold up the pages
+                _check_quota(0)
             if size == 0:
                 _check_signature(b"")
             file.flush()
             await run_in_threadpool(os.fsync, file.fileno())
         temporary.replace(folder / f"{digest.hexdigest()}.h5ad")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             message = f"The disk was full after {_gigabytes(size)}."
             raise _disk_full(message) from error
         message = f"The server cannot write the file ({error.strerror})."
@@ -216,10 +240,3 @@ def _disk_full(message: str) -> UploadRefusedError:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.2f} GB"
-
-
-def _remove_stale(folder: Path) -> None:
-    for path in folder.glob(".upload-*.part"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()

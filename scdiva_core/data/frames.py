@@ -6,12 +6,13 @@ Encodings are those of anndata's on-disk specification 0.2 (since 0.7, 2020) and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from scdiva_core.data.hdf5 import Array, attribute, keys, member, subgroup, text_attribute
+from scdiva_core.data.hdf5 import Array, attribute, keys, member, most_memory, most_rows, subgroup, text_attribute
 from scdiva_core.errors import DataError
 
 _MOST_COLUMNS = 2_000
@@ -91,34 +92,56 @@ class Table:
             message = f"The table {name!r} does not say which column holds its names (attribute '_index')."
             raise DataError(message, hint)
         table = cls(node, index_name)
-        table.length = len(table._parts(index_name)[0])
-        table._describe()
+        index = table._parts(index_name)[0]
+        table.length = len(index)
+        most = most_rows(node)
+        if table.length > most:
+            message = f"The table {name!r} declares {table.length:,} rows; {most:,} are the most for such a file."
+            raise DataError(message, hint)
+        table._describe(index.memory_bytes)
         return table
 
-    def _describe(self) -> None:
-        found = []
+    def _describe(self, taken: int) -> None:
+        """Look at the headers of columns, until the table would take more memory than is sensible."""
+        found, most = [], most_memory(self.group)
         names = [name for name in keys(self.group) if name not in (self.index_name, "__categories")]
-        order = attribute(self.group, "column-order")
-        position = {str(n): i for i, n in enumerate(order)} if isinstance(order, np.ndarray) else {}
+        position = self._order()
         names.sort(key=lambda name: position.get(name, len(position)))
         for name in names[:_MOST_COLUMNS]:
             try:
-                found.append(self._header(name))
+                column, size = self._header(name)
             except DataError as error:
                 self.left_out[name] = error.message
+                continue
+            if taken + size > most:
+                self.left_out[name] = f"the table would take more than {most:,} bytes of memory"
+                continue
+            taken += size
+            found.append(column)
         self.columns = tuple(found)
         if len(names) > _MOST_COLUMNS:
-            rest = f"{names[_MOST_COLUMNS]} and {len(names) - _MOST_COLUMNS - 1:,} more"
+            rest = f"{names[_MOST_COLUMNS]} and {len(self.group) - _MOST_COLUMNS - 2:,} more"  # the index is one
             self.left_out[rest] = f"{_MOST_COLUMNS:,} columns are the most that are read"
 
-    def _header(self, name: str) -> ObsColumn:
+    def _order(self) -> dict[str, int]:
+        """Place of each column as the file says it; empty where it does not."""
+        order = attribute(self.group, "column-order")
+        if order is None:
+            return {}
+        if not isinstance(order, np.ndarray) or order.ndim != 1:
+            message = f"The attribute 'column-order' of {self.group.name} is no list of names."
+            raise DataError(message, "Open the file in anndata and write it anew.")
+        return {str(name): i for i, name in enumerate(order)}
+
+    def _header(self, name: str) -> tuple[ObsColumn, int]:
+        """Describe a column and say how many bytes of memory it takes."""
         values, categories = self._parts(name)
         if len(values) != self.length:
             message = f"Column {name!r} has {len(values):,} values for {self.length:,} rows."
             raise DataError(message)
         if categories is not None:
-            return ObsColumn(name, "category", len(categories))
-        return ObsColumn(name, "text" if values.is_text else _KINDS[values.dtype.kind])
+            return ObsColumn(name, "category", len(categories)), values.memory_bytes + categories.memory_bytes
+        return ObsColumn(name, "text" if values.is_text else _KINDS[values.dtype.kind]), values.memory_bytes
 
     def _parts(self, name: str) -> tuple[Array, Array | None]:
         """Return the arrays of a column: its values (or codes) and its categories, if any."""
@@ -131,10 +154,14 @@ class Table:
                 return Array(node, "values"), None
             message = f"Column {name!r} has the encoding {encoding!r}, which is not read."
             raise DataError(message)
-        legacy = subgroup(self.group, "__categories")
-        if legacy is not None and member(legacy, name) is not None:
-            return Array(self.group, name), Array(legacy, name)
-        return Array(self.group, name), None
+        if self._legacy is not None and member(self._legacy, name) is not None:
+            return Array(self.group, name, found=node), Array(self._legacy, name)
+        return Array(self.group, name, found=node), None
+
+    @cached_property
+    def _legacy(self) -> h5py.Group | None:
+        """Categories as anndata kept them before 0.7; asked for once, not for each of thousands of columns."""
+        return subgroup(self.group, "__categories")
 
     def index(self) -> np.ndarray:
         """Read the row names, object array of str [length]."""
@@ -199,8 +226,21 @@ class Table:
         return pd.Categorical.from_codes(codes.astype(np.int64), labels, ordered=ordered)
 
     def frame(self) -> pd.DataFrame:
-        """Read the whole table, its index as strings."""
-        data = {column.name: self.values(column.name) for column in self.columns}
+        """Read the whole table, its index as strings.
+
+        Raises
+        ------
+        DataError
+            As for `values`; or columns of text share long texts and would fill the memory.
+        """
+        data, characters, most = {}, 0, most_memory(self.group)
+        for column in self.columns:
+            data[column.name] = values = self.values(column.name)
+            if column.kind == "text":
+                characters += sum(len(text) for text in values if text is not None)
+            if characters > most:
+                message = f"The texts of the table take more than {most:,} bytes of memory."
+                raise DataError(message, "Open the file in anndata, remove columns of long text, and write it anew.")
         return pd.DataFrame(data, index=pd.Index(self.index(), dtype=object))
 
 

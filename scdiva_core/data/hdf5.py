@@ -7,6 +7,7 @@ becomes a `DataError`. Nothing is unpickled anywhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ import h5py
 import numpy as np
 
 from scdiva_core.data.heaps import check_heaps, check_references
+from scdiva_core.data.paths import confirm
 from scdiva_core.errors import DataError
 
 # What h5py has been seen to raise on damaged files; a MemoryError is an absurd declared size.
@@ -33,6 +35,17 @@ _DAMAGED = "The file looks damaged: copy it again, or open it in anndata and wri
 _MOST_COMPRESSED = 1_100
 _FREE_BYTES = 16 << 20
 _LARGEST_CHUNK = 1 << 30
+# A piece may be this much larger than what it holds: thousands of columns could each fill memory otherwise.
+_FREE_CHUNK, _CHUNK_SHARE = 4 << 20, 4
+# What may be read into memory at once, and values of text in all; both grow with the file. Our choice: real tables
+# of cells take less than a tenth of it.
+_FREE_MEMORY, _MEMORY_SHARE = 1 << 30, 2
+_FREE_ROWS = 1_000_000
+_TEXT_BYTES = 64  # of a short Python string and its place in an array
+_SLICE_BYTES, _MOST_SLICE = 256 << 20, 1 << 16
+_SLICED_CHUNK = 1 << 20
+_MOST_ATTRIBUTE = 4 << 30
+_MOST_NAMES = 100_000
 _FILTERS = {32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32015: "Zstandard", 32026: "Blosc2"}
 
 
@@ -84,9 +97,30 @@ def open_hdf5(path: str | Path) -> h5py.File:
         if not h5py.is_hdf5(path):
             message = f"{path.name!r} ({path.stat().st_size:,} bytes) is not an HDF5 file."
             raise DataError(message, "Write it with anndata: adata.write_h5ad('name.h5ad').")
-        stat = path.stat()
-        check_heaps(str(path), stat.st_size, stat.st_mtime_ns)
-        return h5py.File(path, "r", locking="best-effort")
+        file = h5py.File(path, "r", locking="best-effort")
+        try:
+            confirm(path, file.id.get_vfd_handle())
+            check_heaps(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+def file_bytes(node: h5py.Group | h5py.Dataset) -> int:
+    """Return the size of the open file that holds something, whatever became of its name."""
+    with hdf5_errors("The file"):
+        return os.fstat(node.file.id.get_vfd_handle()).st_size
+
+
+def most_rows(node: h5py.Group | h5py.Dataset) -> int:
+    """Return how many rows a table can have: a million, and one more for each byte of the file."""
+    return _FREE_ROWS + file_bytes(node)
+
+
+def most_memory(node: h5py.Group | h5py.Dataset) -> int:
+    """Return how many bytes may be read into memory at once: a gigabyte, and twice the file."""
+    return _FREE_MEMORY + _MEMORY_SHARE * file_bytes(node)
 
 
 def keys(group: h5py.Group) -> list[str]:
@@ -95,10 +129,19 @@ def keys(group: h5py.Group) -> list[str]:
     Parameters
     ----------
     group
-        Any group; names that are not UTF-8 are left out.
+        Any group; names that are not UTF-8 or hold control characters or marks that turn the direction of text
+        are left out, and what comes after the first 100,000.
     """
+    names: list[bytes] = []
+
+    def note(name: bytes) -> bool | None:
+        names.append(name)
+        return True if len(names) >= _MOST_NAMES else None
+
     with hdf5_errors(f"The list of {group.name}"):
-        return sorted(name for name in group if isinstance(name, str) and name.isprintable())
+        group.id.links.iterate(note)
+    decoded = (name.decode("utf-8", "replace") for name in names)
+    return sorted(name for name in decoded if name.isprintable() and "\ufffd" not in name)
 
 
 def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -155,10 +198,27 @@ def attribute(node: h5py.Group | h5py.Dataset, name: str) -> object | None:
         Group or data set.
     name
         Attribute name.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or its texts could fill the memory.
     """
     with hdf5_errors(f"The attribute {name!r} of {node.name}"):
+        if name in node.attrs:
+            _check_attribute(node, name)
         value = node.attrs.get(name)
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _check_attribute(node: h5py.Group | h5py.Dataset, name: str) -> None:
+    """Refuse many references to a long text; attributes are read whole, and a reference tells no length here."""
+    found = h5py.h5a.open(node.id, name.encode())
+    entries = int(np.prod(found.shape, dtype=object)) if found.shape else 1
+    varying = found.dtype.kind == "O"
+    if varying and entries > 1 and entries * check_heaps(node.file) > _MOST_ATTRIBUTE:
+        message = f"The attribute {name!r} of {node.name} may lead to {entries:,} long texts."
+        raise DataError(message, _DAMAGED)
 
 
 def text_attribute(node: h5py.Group | h5py.Dataset, name: str) -> str | None:
@@ -188,6 +248,8 @@ class Array:
         Its name there.
     ndim
         Number of dimensions it must have.
+    found
+        What `member` gave for it; looked up when None.
 
     Raises
     ------
@@ -195,20 +257,27 @@ class Array:
         It is missing, of another kind, stored elsewhere, or declares more than is stored.
     """
 
-    def __init__(self, group: h5py.Group, name: str, ndim: int = 1) -> None:
+    def __init__(self, group: h5py.Group, name: str, ndim: int = 1, found: h5py.Dataset | None = None) -> None:
         self.label = _label(group, name)
-        found = member(group, name)
+        found = member(group, name) if found is None else found
         if not isinstance(found, h5py.Dataset):
             message = f"The file has no data set {self.label!r}."
             raise DataError(message, "It is not a complete .h5ad file: write it anew with anndata.")
         with hdf5_errors(self.label):
             self._dataset = found
+            self._check_place()  # first: to ask a virtual data set for its shape opens the files it leads to
             self.shape: tuple[int, ...] = found.shape
             self.is_text = h5py.check_string_dtype(found.dtype) is not None
             self.dtype: np.dtype = found.dtype
             self.stored_bytes: int = found.id.get_storage_size()
             self.chunk_shape: tuple[int, ...] | None = found.chunks
             self._check(ndim)
+
+    def _check_place(self) -> None:
+        properties = self._dataset.id.get_create_plist()
+        if properties.get_layout() == h5py.h5d.VIRTUAL or properties.get_external_count():
+            message = f"{self.label} keeps its values in another file."
+            raise DataError(message, "Write the file anew with anndata, with all data inside.")
 
     def _check(self, ndim: int) -> None:
         hint = "Write the file anew with anndata, with all data inside."
@@ -218,15 +287,15 @@ class Array:
         if not self.is_text and self.dtype.kind not in "fiub":
             message = f"{self.label} holds values of type {self.dtype}, which are neither numbers nor text."
             raise DataError(message, hint)
-        if self._dataset.is_virtual or self._dataset.external:
-            message = f"{self.label} keeps its values in another file."
-            raise DataError(message, hint)
         declared = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
         if declared > _MOST_COMPRESSED * self.stored_bytes + _FREE_BYTES:
             message = f"{self.label} declares {declared:,} bytes but stores {self.stored_bytes:,}."
             raise DataError(message, hint)
         if self.chunk_bytes > _LARGEST_CHUNK:
             message = f"{self.label} is stored in pieces of {self.chunk_bytes:,} bytes; 1 GiB is the most."
+            raise DataError(message, "Write the file anew with anndata's default chunks.")
+        if self.chunk_bytes > _FREE_CHUNK + _CHUNK_SHARE * declared:
+            message = f"{self.label} declares {declared:,} bytes in pieces of {self.chunk_bytes:,}."
             raise DataError(message, "Write the file anew with anndata's default chunks.")
         self._check_filters()
 
@@ -265,7 +334,23 @@ class Array:
             message = f"{self.label} holds text where numbers are expected."
             raise DataError(message, "Write the file anew with numbers there.")
         with hdf5_errors(self.label):
+            rows = len(range(*slice(start, stop).indices(len(self))))
+            self._check_memory(rows * (self.memory_bytes // max(len(self), 1)))
             return self._dataset[start:stop]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that all values take in memory, texts without their characters."""
+        entries = int(np.prod(self.shape, dtype=object))
+        if self.is_text:
+            return entries * (_TEXT_BYTES + (0 if self.dtype.kind == "O" else self.dtype.itemsize))
+        return entries * self.dtype.itemsize
+
+    def _check_memory(self, wanted: int) -> None:
+        most = most_memory(self._dataset)
+        if wanted > most:
+            message = f"{self.label} would take {wanted:,} bytes of memory; {most:,} are the most for such a file."
+            raise DataError(message, _DAMAGED)
 
     def text(self) -> np.ndarray:
         """Read all values as strings, object array of str; bytes that are not UTF-8 become U+FFFD.
@@ -276,8 +361,25 @@ class Array:
             The file is damaged there.
         """
         with hdf5_errors(self.label):
-            if self.is_text and self.dtype.kind == "O":  # fixed-length text needs no references
-                check_references(self._dataset)
-            if self.is_text:
-                return self._dataset.asstr("utf-8", errors="replace")[:]
-            return self._dataset[:].astype(str).astype(object)
+            self._check_memory(self.memory_bytes)
+            if not self.is_text:
+                return self._dataset[:].astype(str).astype(object)
+            # Fixed-length text needs no references.
+            if self.dtype.kind == "O" and not check_references(self._dataset):
+                return self._sliced_text()
+            return self._dataset.asstr("utf-8", errors="replace")[:]
+
+    def _sliced_text(self) -> np.ndarray:
+        """Read texts whose lengths cannot be known before, a few at a time, until they are longer than the file."""
+        if self.chunk_bytes > _SLICED_CHUNK:  # each slice would unpack the whole piece again
+            message = f"{self.label} is stored in pieces of {self.chunk_bytes:,} bytes, compressed."
+            raise DataError(message, "Write the file anew with compression='gzip'.")
+        rows = min(max(_SLICE_BYTES // max(check_heaps(self._dataset.file), 1), 1), _MOST_SLICE)
+        most, total, pieces = file_bytes(self._dataset), 0, []
+        for start in range(0, len(self), rows):
+            pieces.append(self._dataset.asstr("utf-8", errors="replace")[start : start + rows])
+            total += sum(map(len, pieces[-1]))
+            if total > most:
+                message = f"{self.label} has more than {total:,} characters in a file of {most:,} bytes."
+                raise DataError(message, _DAMAGED)
+        return np.concatenate([np.zeros(0, object), *pieces])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 
 import h5py
 import numpy as np
 
 from scdiva_core.data.frames import Table
-from scdiva_core.data.hdf5 import subgroup
+from scdiva_core.data.hdf5 import hdf5_errors, member, subgroup
 from scdiva_core.data.headers import matrix_places, open_matrix
 from scdiva_core.data.matrix import Matrix, Sample
 from scdiva_core.data.values import detect_kind
@@ -20,6 +21,8 @@ _PREFERENCE = {"counts": 0, "log1p": 1, "normalised": 2, "unknown": 3, "scaled":
 # A layer of another name (spliced, ambient, ...) is not taken for the expression unless it is asked for.
 _EXPRESSION_LAYER = re.compile(r"count|raw|umi|log|norm", re.IGNORECASE)
 _MOST_LAYERS = 16
+_GROUPS = ("obs", "var", "obsm", "varm", "obsp", "varp", "layers", "raw")
+_WRITTEN = ("obsm", "uns")  # where results are put in a copy
 _MOST_NAME_COLUMNS = 12
 # Columns that know nearly as many genes as the best; among them the one spelled like the vocabulary is taken.
 _NEARLY_AS_GOOD = 0.9
@@ -121,11 +124,44 @@ def inspect_file(
     DataError
         A part is missing or damaged, parts disagree, or what was asked for is not there.
     """
+    _check_groups(file)
     obs, var = Table.open(file, "obs"), Table.open(file, "var")
     candidates, problems = _candidates(file, obs, var)
     chosen = _choose(candidates, problems, matrix)
     genes = choose_genes(chosen.var, vocabulary or human_genes(), gene_column)
     return Inspection(obs, candidates, problems, chosen, genes)
+
+
+def _check_groups(file: h5py.File) -> None:
+    """Refuse links, and something else where groups must be.
+
+    Of ``uns`` only our own results matter; what else it holds is copied as bytes and never looked at.
+    """
+    _refuse_links(file)
+    for name in _WRITTEN:
+        if member(file, name) is not None and subgroup(file, name) is None:
+            message = f"{name} is no group."
+            raise DataError(message, "It is not a complete .h5ad file: write it anew with anndata.")
+    groups, uns = [subgroup(file, name) for name in _GROUPS], subgroup(file, "uns")
+    with suppress(DataError):  # a link in that place: those who write there refuse it
+        groups.append(subgroup(uns, "scdiva") if uns is not None else None)
+    for group in groups:
+        if group is not None:
+            _refuse_links(group)
+
+
+def _refuse_links(group: h5py.Group) -> None:
+    """Refuse a name that leads to another place, even one never read: who writes into a copy would follow it."""
+
+    def link(name: bytes, info: h5py.h5l.LinkInfo) -> bytes | None:
+        return name if info.type != h5py.h5l.TYPE_HARD else None
+
+    with hdf5_errors(f"The list of {group.name}"):
+        found, _ = group.id.links.iterate(link, info=True)
+    if found is not None:
+        label = f"{group.name}/{found.decode('utf-8', 'replace')}".lstrip("/")
+        message = f"{label} is a link to another place."
+        raise DataError(message, "Links are not followed: write the file anew with the data inside.")
 
 
 def _candidates(file: h5py.File, obs: Table, var: Table) -> tuple[tuple[Candidate, ...], dict[str, str]]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import OrderedDict
 from functools import lru_cache
 from pathlib import Path
 
 from scdiva_core.errors import PathError
+
+_MOST_HANDED_OUT = 4096
+_handed_out: OrderedDict[str, None] = OrderedDict()
 
 
 def safe_path(path: str | Path, root: str | Path) -> Path:
@@ -43,7 +48,41 @@ def safe_path(path: str | Path, root: str | Path) -> Path:
     if not regular:
         message = f"There is no file {str(path)!r} in the data folder."
         raise PathError(message, "Check the spelling; folders and devices cannot be opened.")
+    _handed_out[str(target)] = None
+    while len(_handed_out) > _MOST_HANDED_OUT:
+        _handed_out.popitem(last=False)
     return target
+
+
+def confirm(path: Path, descriptor: int) -> None:
+    """Make sure that a file that was opened is the one that `safe_path` allowed.
+
+    Between the check and the opening somebody may have put a link in the place of the file or of a folder above it.
+    Paths that did not come from `safe_path` (a user's own, on the command line) may be links.
+
+    Parameters
+    ----------
+    path
+        What was opened.
+    descriptor
+        The open file.
+
+    Raises
+    ------
+    PathError
+        The path leads elsewhere now, or something else was opened.
+    """
+    if str(path) not in _handed_out:
+        return
+    opened = os.fstat(descriptor)
+    try:
+        there = path.lstat()
+        same = path.resolve() == path and (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
+    except (OSError, RuntimeError):
+        same = False
+    if not same:
+        message = f"The file {path.name!r} was replaced while it was opened."
+        raise PathError(message, "Open it again; if that happens once more, ask who changes the data folder.")
 
 
 def file_sha256(path: str | Path) -> str:

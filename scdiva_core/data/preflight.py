@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from scdiva_core.data.frames import ObsColumn
-from scdiva_core.data.hdf5 import keys, open_hdf5, subgroup
+from scdiva_core.data.hdf5 import file_bytes, keys, open_hdf5, subgroup
 from scdiva_core.data.inspection import Inspection, inspect_file
 from scdiva_core.data.matrix import MatrixInfo
 from scdiva_core.data.values import TARGET_SUM, undone_total
@@ -128,7 +128,7 @@ def report(file: h5py.File, found: Inspection, matched: bool) -> Preflight:
     obsm = subgroup(file, "obsm")
     return Preflight(
         path=file.filename,
-        size_bytes=Path(file.filename).stat().st_size,
+        size_bytes=file_bytes(file),
         n_obs=chosen.matrix.shape[0],
         n_vars=chosen.matrix.shape[1],
         matrices=tuple(candidate.matrix.info for candidate in found.candidates),
