@@ -23,7 +23,7 @@ run: $(READY)  ## open the app in the browser (installs what it needs on first u
 	$(BIN)/python -m streamlit run app.py
 
 test: $(TEST_READY) chromium  ## run every test, the browser's included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(TEST_READY)  ## check style, docstrings, imports and formatting
 	$(BIN)/python -m ruff check .
