@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import streamlit as st
@@ -15,6 +16,9 @@ GENE = "gene"
 SETS = "sets"
 _LABELS_FIRST = ("cell_type", "celltype", "cell type", "cell_ontology_class", "annotation", "label", "labels")
 _BRIGHTEST_FIRST = ("CD3D", "LYZ", "MS4A1", "NKG7", "EPCAM", "INS", "ACTB")
+
+# Colours of a data set's columns while it is open: every rerun of a page asks for all of them.
+_columns: WeakKeyDictionary[H5adDataset, dict[str, view.Colouring | None]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,10 @@ class Source:
         """Colours of one choice; None where a column names cells and not groups."""
         kind, _, name = option.partition(":")
         if kind == "obs":
-            return view.column_colouring(self.cells.obs[name], name)
+            known = _columns.setdefault(self.cells, {})
+            if name not in known:
+                known[name] = view.column_colouring(self.cells.obs[name], name)
+            return known[name]
         if kind == "leiden":
             codes = self.clusters[name]
             return view.Categories(option_label(option), codes, tuple(map(str, range(codes.max() + 1))))

@@ -225,8 +225,13 @@ class Table:
         ordered = isinstance(ordered, (bool, np.bool_)) and bool(ordered)
         return pd.Categorical.from_codes(codes.astype(np.int64), labels, ordered=ordered)
 
-    def frame(self) -> pd.DataFrame:
-        """Read the whole table, its index as strings.
+    def frame(self, index: np.ndarray) -> pd.DataFrame:
+        """Read the whole table.
+
+        Parameters
+        ----------
+        index
+            Names of the rows, object array of str ``[length]``: what `index` returns.
 
         Raises
         ------
@@ -241,7 +246,7 @@ class Table:
             if characters > most:
                 message = f"The texts of the table take more than {most:,} bytes of memory."
                 raise DataError(message, "Open the file in anndata, remove columns of long text, and write it anew.")
-        return pd.DataFrame(data, index=pd.Index(self.index(), dtype=object))
+        return pd.DataFrame(data, index=pd.Index(index, dtype=object))
 
 
 def _nullable(values: Array, mask: Array) -> pd.api.extensions.ExtensionArray | np.ndarray:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, TypeVar
+from weakref import WeakValueDictionary
 
 import h5py
 import numpy as np
@@ -24,6 +27,11 @@ from scdiva_core.data.vocabulary import GeneMatch, GeneVocabulary
 from scdiva_core.errors import DataError, GeneMatchError
 
 Values = Literal["auto", "counts", "log1p"]
+_Table = TypeVar("_Table", pd.DataFrame, np.ndarray)
+
+# Tables of the cells, for as long as a data set holds them: twenty people look at a million cells with one of each.
+_tables: WeakValueDictionary[tuple[object, ...], pd.DataFrame | np.ndarray] = WeakValueDictionary()
+_tables_lock = threading.RLock()
 
 
 def open_h5ad(
@@ -159,13 +167,23 @@ class H5adDataset:
 
     @cached_property
     def obs(self) -> pd.DataFrame:
-        """Table of the cells, indexed by their names; categories stay categories."""
-        return self._found.obs.frame()
+        """Table of the cells, indexed by their names; shared with whoever has the file open: change a copy."""
+        return self._shared("obs", lambda: self._found.obs.frame(self.obs_names))
 
     @cached_property
     def obs_names(self) -> np.ndarray:
-        """Names of the cells, object array of str [n_obs]."""
-        return self._found.obs.index()
+        """Names of the cells, object array of str [n_obs]; shared as `obs` is."""
+        return self._shared("obs_names", self._found.obs.index)
+
+    def _shared(self, what: str, read: Callable[[], _Table]) -> _Table:
+        """Return what this process has read of these very bytes already, or read it."""
+        stat = os.fstat(self._file.id.get_vfd_handle())
+        key = (what, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        with _tables_lock:
+            table = _tables.get(key)
+            if table is None:
+                table = _tables[key] = read()
+        return table
 
     @cached_property
     def gene_symbols(self) -> tuple[str, ...]:

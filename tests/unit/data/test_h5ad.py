@@ -302,6 +302,18 @@ def test_categories_of_older_files(pbmc, tmp_path: Path) -> None:
         assert isinstance(dataset.obs["cell_type"].dtype, pd.CategoricalDtype)
 
 
+def test_all_who_have_a_file_open_share_its_table_until_it_changes(pbmc, tmp_path: Path) -> None:
+    path = write(pbmc[:40].copy(), tmp_path / "a.h5ad")
+    with open_h5ad(path, human_genes()) as first, open_h5ad(path, human_genes()) as second:
+        assert first.obs is second.obs
+        assert first.obs_names is second.obs_names
+    write(pbmc[40:60].copy(), path)
+    with open_h5ad(path, human_genes()) as anew:
+        assert list(anew.obs_names) == list(pbmc.obs_names[40:60])
+        assert len(anew.obs) == 20
+    assert len(first.obs) == 40
+
+
 def test_file_is_closed_hashed_and_left_alone(pbmc, tmp_path: Path) -> None:
     path = write(pbmc, tmp_path / "a.h5ad")
     before = path.read_bytes()
