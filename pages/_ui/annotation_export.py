@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages._ui import downloads, errors, export, frame, words
+from pages._ui import downloads, errors, export, frame, maps, report_annotation, reports, state, words
 from pages._ui.annotation_words import DONE, HELP, title
 from pages._ui.annotation_work import group_columns
 from pages._ui.review_session import Session
@@ -128,6 +128,25 @@ def take_home(session: Session, name: str) -> None:
                 help=HELP["schema"],
                 on_click="ignore",
             )
+            _report(session, name)
+
+
+def _report(session: Session, name: str) -> None:
+    choice, drawn = state.choice(), maps.computed(session.cells).get("ScDiVa")
+    column = st.session_state.get("truth-column")
+    truth = column if column in session.cells.obs else None
+    labels = report_annotation.Labels(session, drawn, truth)
+    reports.button(
+        lambda origin: report_annotation.report(origin, labels),
+        session.cells,
+        name,
+        python=report_annotation.as_python(choice, session),
+        command=report_annotation.command_line(choice, session),
+        why_none=report_annotation.NO_COMMAND,
+        job=None,
+        file=f"{name}-labels",
+        key="labels-report",
+    )
 
 
 def _h5ad(session: Session, name: str) -> None:

@@ -18,6 +18,8 @@ from pages._ui import (
     grn_work,
     jobs_panel,
     maps,
+    report_grn,
+    reports,
     resources,
     state,
     words,
@@ -28,6 +30,10 @@ from pages._ui.grn_work import Asked
 from scdiva_core.data.h5ad import H5adDataset
 
 _KEPT = "Nothing of a network is kept before it is whole: the next try starts over."
+_NO_COMMAND = (
+    "The command line takes the cells of one value of a column of obs, and reads the attention of the checkpoint's "
+    "choice."
+)
 
 
 def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: Asked, name: str) -> None:
@@ -52,6 +58,18 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     shown = Shown(choice, cells, found, item, result, title, f"{name}-{item.title}")
     st.subheader(words.as_text(item.title))
     _in_words(shown)
+    python, command = grn_work.as_python(choice, item, cells.n_obs), grn_work.command_line(choice, cells, item)
+    reports.button(
+        lambda origin: report_grn.report(origin, result, item.title),
+        cells,
+        name,
+        python=python,
+        command=command,
+        why_none=_NO_COMMAND,
+        job=grn_work.job(choice, item),
+        file=shown.file,
+        key="grn-report",
+    )
     draw: dict[str, Callable[[Shown], None]] = {"Network": grn_network.section, "Regulons": grn_regulons.section}
     if result.contrast is not None:
         draw["Compare sets"] = grn_compare.section
@@ -60,12 +78,7 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
         if tab.open:  # all figures at once would be slow to draw and to send
             with tab:
                 content(shown)
-    code_lines.show(
-        grn_work.as_python(choice, item, cells.n_obs),
-        grn_work.command_line(choice, cells, item),
-        why_none="The command line takes the cells of one value of a column of obs, and reads the attention of the "
-        "checkpoint's choice.",
-    )
+    code_lines.show(python, command, why_none=_NO_COMMAND)
 
 
 def _in_words(shown: Shown) -> None:

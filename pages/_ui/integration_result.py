@@ -16,6 +16,8 @@ from pages._ui import (
     integration_work,
     jobs_panel,
     maps,
+    report_integration,
+    reports,
     state,
     words,
 )
@@ -23,8 +25,10 @@ from pages._ui.integration_parts import Shown
 from pages._ui.integration_words import HELP
 from pages._ui.integration_work import Asked
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.jobs import Job
 
 _KEPT = "The embedding is kept. Once the training has begun, the best so far is kept too."
+_NO_COMMAND = "The command line reads a file's matrix as it recognises it."
 
 
 def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: Asked, name: str) -> None:
@@ -50,6 +54,7 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     shown = Shown(choice, cells, found, item, result, f"{name}-{item.title}")
     st.subheader(words.as_text(item.title))
     _in_words(shown)
+    _report(shown, job, name)
     draw: dict[str, Callable[[Shown], None]] = {
         "Before and after": integration_maps.section,
         "Measures": integration_measures.section,
@@ -66,7 +71,23 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     code_lines.show(
         integration_work.as_python(choice, item),
         integration_work.command_line(choice, item),
-        why_none="The command line reads a file's matrix as it recognises it.",
+        why_none=_NO_COMMAND,
+    )
+
+
+def _report(shown: Shown, job: Job | None, name: str) -> None:
+    cells, item = shown.cells, shown.item
+    drawn = {method: integration_work.drawn(cells, item, method) for method in shown.methods}
+    reports.button(
+        lambda origin: report_integration.report(origin, shown.result, item.title, cells, drawn),
+        cells,
+        name,
+        python=integration_work.as_python(shown.choice, item),
+        command=integration_work.command_line(shown.choice, item),
+        why_none=_NO_COMMAND,
+        job=job,
+        file=shown.file,
+        key="integration-report",
     )
 
 

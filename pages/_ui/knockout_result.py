@@ -6,21 +6,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import code_lines, jobs_panel, knockout_work, maps, state, words
+from pages._ui import code_lines, jobs_panel, knockout_work, maps, report_knockout, reports, state, words
 from pages._ui.knockout_list import Asked
 from pages._ui.knockout_words import EXPRESSION_RELIABILITY, HELP, NO_EXPERIMENT
 from pages._ui.parts import figure, table
+from pages._ui.report_knockout import digits
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_knockout import KnockoutResult
-from scdiva_core.figures.perturbation import arrow_map, directions_heat, expression_volcano, transition_sankey
-from scdiva_core.figures.perturbation_bars import group_bars, null_histogram, ranked_bars
+from scdiva_core.figures.perturbation import arrow_map, expression_volcano
+from scdiva_core.figures.perturbation_bars import ranked_bars
 
 _KEPT = "The embedding is kept; the perturbation itself begins anew."
+_NO_COMMAND = (
+    "The command line takes the cells of one value of a column of obs. Take the file home with its cell sets (page "
+    "Embedding): each is a column there."
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     shown = Shown(item, result, f"{name}-{item.title}")
     st.subheader(words.as_text(item.title))
     _in_words(shown)
+    _report(choice, cells, found, shown, name)
     draw: dict[str, Callable[[], None]] = {
         "Map": lambda: _map(choice, shown, found),
         "Cell types": lambda: _groups(shown),
@@ -83,8 +88,7 @@ def code(choice: state.Choice, cells: H5adDataset, item: Asked) -> None:
     code_lines.show(
         knockout_work.as_python(choice, item, cells.n_obs),
         knockout_work.command_line(choice, cells, item),
-        why_none="The command line takes the cells of one value of a column of obs. Take the file home with its cell "
-        "sets (page Embedding): each is a column there.",
+        why_none=_NO_COMMAND,
     )
 
 
@@ -114,6 +118,21 @@ def _in_words(shown: Shown) -> None:
         st.markdown(f"Every other cell shifts by exactly 0. **{NO_EXPERIMENT}**", help=HELP["read"])
         for warning in summary["warnings"]:
             st.markdown(f":material/info: {words.as_text(warning)}")
+
+
+def _report(choice: state.Choice, cells: H5adDataset, found: maps.Found, shown: Shown, name: str) -> None:
+    points = found.maps["ScDiVa"].coordinates
+    reports.button(
+        lambda origin: report_knockout.report(origin, shown.result, shown.title, points),
+        cells,
+        name,
+        python=knockout_work.as_python(choice, shown.item, cells.n_obs),
+        command=knockout_work.command_line(choice, cells, shown.item),
+        why_none=_NO_COMMAND,
+        job=knockout_work.job("knockout", choice, shown.item),
+        file=shown.file,
+        key="ko-report",
+    )
 
 
 def _map(choice: state.Choice, shown: Shown, found: maps.Found) -> None:
@@ -156,14 +175,12 @@ def _map(choice: state.Choice, shown: Shown, found: maps.Found) -> None:
 
 def bars(shown: Shown, *, dark: bool) -> go.Figure:
     """Shift of each group, over its null."""
-    rows = shown.result.groups.rename(columns={"n_read": "n", "shift": "mean"})
-    return group_bars(rows, title=shown.title, dark=dark)
+    return report_knockout.bars(shown.result, shown.title, dark=dark)
 
 
 def heat(shown: Shown, *, dark: bool) -> go.Figure:
     """Directions of each group."""
-    rows = shown.result.directions.rename(columns={"group": "own", "change": "mean"})
-    return directions_heat(rows, title=shown.title, dark=dark)
+    return report_knockout.heat(shown.result, shown.title, dark=dark)
 
 
 def _groups(shown: Shown) -> None:
@@ -176,17 +193,7 @@ def _groups(shown: Shown) -> None:
     )
     table(
         shown.result.groups,
-        {
-            "group": "Group",
-            "n_cells": "Cells",
-            "n_read": "Read it",
-            "shift": "Shift",
-            "null_mean": "Random genes",
-            "null_low": "from",
-            "null_high": "to",
-            "p": "p",
-            "q": "q",
-        },
+        report_knockout.GROUPS,
         f"{shown.file}-cell-types",
         key="ko-groups-table",
         alt="Shift of each group of cells",
@@ -206,16 +213,7 @@ def _directions(shown: Shown) -> None:
     )
     table(
         result.directions.sort_values("q", kind="stable"),
-        {
-            "group": "Cells of",
-            "target": "go",
-            "word": "Direction",
-            "change": "Change of cosine",
-            "null_mean": "Random genes",
-            "n": "Read it",
-            "p": "p",
-            "q": "q",
-        },
+        report_knockout.DIRECTIONS,
         f"{shown.file}-directions",
         key="ko-directions-table",
         alt="Direction of each group of cells to each other",
@@ -223,16 +221,15 @@ def _directions(shown: Shown) -> None:
         height=280,
     )
     st.markdown("**Which group the cells are nearest to, before and after**", help=HELP["transitions"])
-    flows = result.transitions.rename(columns={"before": "from", "after": "to"})
     figure(
-        lambda dark: transition_sankey(flows, title=shown.title, dark=dark),
+        lambda dark: report_knockout.flows(result, shown.title, dark=dark),
         f"{shown.file}-transitions",
         key="ko-sankey",
         alt=f"Flow of cells from the group nearest before to the one nearest after: {shown.title}",
     )
     table(
         result.transitions,
-        {"before": "Nearest before", "after": "Nearest after", "n": "Cells"},
+        report_knockout.TRANSITIONS,
         f"{shown.file}-transitions",
         key="ko-transitions-table",
         alt="Cells by nearest group before and after",
@@ -263,17 +260,7 @@ def _genes(shown: Shown) -> None:
     )
     table(
         rows,
-        {
-            "symbol": "Gene",
-            "change": "Change",
-            "before": "Before",
-            "after": "After",
-            "noise": "Noise",
-            "p": "p",
-            "q": "q",
-            "detection": "Detection",
-            "n": "Cells",
-        },
+        report_knockout.EXPRESSION,
         f"{shown.file}-expression",
         key="ko-expression-table",
         alt="Predicted change of each gene, the largest first",
@@ -286,21 +273,19 @@ def _genes(shown: Shown) -> None:
 def _controls(shown: Shown) -> None:
     result, summary = shown.result, shown.result.summary
     st.markdown("**Among random genes**", help=HELP["null"])
-    p = np.nan if summary["p"] is None else summary["p"]
     figure(
-        lambda dark: null_histogram(result.null, summary["shift"], p, title=shown.title, dark=dark),
+        lambda dark: report_knockout.null(result, shown.title, dark=dark),
         f"{shown.file}-null",
         key="ko-null",
         alt=f"Shifts of matched random genes, and of the perturbation: {shown.title}",
     )
     _facts(shown)
     st.markdown("**Over donors**", help=HELP["donor test"])
-    said = summary["donors"]
-    st.markdown(words.as_text(said["words"] if isinstance(said, dict) else said))
+    st.markdown(words.as_text(report_knockout.donors_in_words(summary)))
     if result.donors is not None and len(result.donors):
         table(
             result.donors,
-            {"donor": "Donor", "n": "Read it", "mean": "Shift", "null_mean": "Random genes", "excess": "Beyond"},
+            report_knockout.DONORS,
             f"{shown.file}-donors",
             key="ko-donors-table",
             alt="Shift beyond random genes in each donor",
@@ -308,14 +293,7 @@ def _controls(shown: Shown) -> None:
     with st.expander("Every cell as a table"):
         table(
             result.cells,
-            {
-                "name": "Cell",
-                "group": "Group",
-                "expressed": "Expresses it",
-                "read": "Reads it",
-                "cosine": "Shift",
-                "l2": "Distance (L2)",
-            },
+            report_knockout.CELLS,
             f"{shown.file}-cells",
             key="ko-cells-table",
             alt="Shift of every cell",
@@ -327,8 +305,8 @@ def _facts(shown: Shown) -> None:
     result, summary = shown.result, shown.result.summary
     unread = result.n_expressing - result.n_read
     facts = [
-        ("Mean shift", _digits(summary["shift"]), HELP["shift"]),
-        ("Random genes, 90 %", f"{_digits(summary['null_low'])} to {_digits(summary['null_high'])}", HELP["null"]),
+        ("Mean shift", digits(summary["shift"]), HELP["shift"]),
+        ("Random genes, 90 %", f"{digits(summary['null_low'])} to {digits(summary['null_high'])}", HELP["null"]),
         ("Express it, not read", words.number(unread), HELP["read"]),
     ]
     if summary["masked"] is not None:
@@ -336,12 +314,5 @@ def _facts(shown: Shown) -> None:
         facts.append(("Left when hidden", share, HELP["masked"]))
     for place, (label, value, help_text) in zip(st.columns(len(facts)), facts, strict=True):
         place.metric(label, value, help=help_text)
-    if summary["masked"] is not None:
-        st.caption(
-            f"Removed, the genes shift the cells by {_digits(summary['shift'])}; hidden in their places by "
-            f"{_digits(summary['masked'])}. What remains when they are hidden cannot be due to ranks that moved."
-        )
-
-
-def _digits(number: float | None) -> str:
-    return "–" if number is None or not np.isfinite(number) else f"{number:.3g}"
+    if hidden := report_knockout.hidden_in_words(summary):
+        st.caption(hidden)

@@ -111,13 +111,13 @@ def as_python(choice: state.Choice, item: Asked, n_obs: int) -> str:
     head, argument = "", ""
     if item.cells is not None:
         head, argument = code_lines.UNPACKING, f", {code_lines.packed_cells(item.cells, n_obs)}"
-    return f"""{head}from scdiva_core.engine import Engine
+    return f"""{head}from scdiva_core.engine import Engine, ProjectionSettings
 from scdiva_core.engine_knockout import {type(item.settings).__name__}, {made}
 
 {code_lines.engine_line()}
 settings = {item.settings!r}
 {code_lines.opening_line(choice)}
-    result = {made}(engine, cells, settings{argument})
+    result = {made}(engine, cells, settings{argument}, projection={state.settings()!r})
 """
 
 

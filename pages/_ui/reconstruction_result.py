@@ -16,6 +16,8 @@ from pages._ui import (
     reconstruction_genes,
     reconstruction_scores,
     reconstruction_work,
+    report_reconstruction,
+    reports,
     resources,
     state,
     words,
@@ -27,6 +29,7 @@ from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.tasks.reconstruction_scores import FEWEST_TOKENS
 
 _KEPT = "Nothing of a reconstruction is kept before it is whole: the next try starts over."
+_NO_COMMAND = "The command line takes the cells of one value of a column of obs, and the usual number of steps."
 
 
 def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: Asked, name: str) -> None:
@@ -53,6 +56,7 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     shown = Shown(choice, cells, found, item, result, title, file)
     st.subheader(words.as_text(item.title))
     _in_words(shown)
+    _report(shown, name)
     draw: dict[str, Callable[[], None]] = {
         "Mask curve": partial(reconstruction_scores.curve, shown),
         "Table": partial(reconstruction_scores.tables, shown),
@@ -67,7 +71,22 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, item: A
     code_lines.show(
         reconstruction_work.as_python(choice, item, cells.n_obs),
         reconstruction_work.command_line(choice, cells, item),
-        why_none="The command line takes the cells of one value of a column of obs, and the usual number of steps.",
+        why_none=_NO_COMMAND,
+    )
+
+
+def _report(shown: Shown, name: str) -> None:
+    choice, cells, item = shown.choice, shown.cells, shown.item
+    reports.button(
+        lambda origin: report_reconstruction.report(origin, shown.result, item.title),
+        cells,
+        name,
+        python=reconstruction_work.as_python(choice, item, cells.n_obs),
+        command=reconstruction_work.command_line(choice, cells, item),
+        why_none=_NO_COMMAND,
+        job=reconstruction_work.job(choice, item),
+        file=shown.file,
+        key="rec-report",
     )
 
 

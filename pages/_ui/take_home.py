@@ -10,7 +10,21 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import datasets, downloads, export, maps, resources, sets_panel, state, view, words
+from pages._ui import (
+    controls,
+    datasets,
+    downloads,
+    export,
+    jobs_panel,
+    maps,
+    report_embedding,
+    reports,
+    resources,
+    sets_panel,
+    state,
+    view,
+    words,
+)
 from pages._ui.saved_list import slug
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.tasks.export import write_result
@@ -52,6 +66,7 @@ def section(
                 if found.embedding is not None:
                     _h5ad(cells, found, sets, name)
                 _csv(cells, found, sets, name)
+                _report(choice, cells, found, sets, shown_maps, figure, name)
         with pictures:
             st.caption("Figure, as it is on the page but on white.")
             for cell_map in shown_maps:
@@ -69,15 +84,20 @@ def section(
 
 
 def table(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets) -> pd.DataFrame:
-    """One row a cell: coordinates of each map, the file's obs columns, clusters, cell sets."""
+    """One row a cell: coordinates of each map, clusters, cell sets, the file's obs columns."""
+    made = computed(cells, found, sets)
+    return pd.concat([made, cells.obs.drop(columns=made.columns, errors="ignore")], axis=1)
+
+
+def computed(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets) -> pd.DataFrame:
+    """One row a cell, without what the file says of it: coordinates of each map, clusters, cell sets."""
     columns: dict[str, object] = {}
     for cell_map in found.maps.values():
         for axis, values in enumerate(cell_map.coordinates.T, start=1):
             columns[f"{maps.column_name(cell_map.representation)}_{axis}"] = values
     clusters = {f"leiden_{maps.column_name(name)}": codes for name, codes in found.clusters.items()}
     masks = {f"set: {name}": mask for name, mask in sets.masks.items()}
-    made = pd.DataFrame({**columns, **clusters, **masks}, index=cells.obs.index)
-    return pd.concat([made, cells.obs.drop(columns=made.columns, errors="ignore")], axis=1)
+    return pd.DataFrame({**columns, **clusters, **masks}, index=cells.obs.index)
 
 
 def as_python(choice: state.Choice, settings: ProjectionSettings) -> str:
@@ -134,4 +154,37 @@ def _csv(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets, name: str
         key="download-csv",
         help="One row a cell: coordinates, obs columns, clusters, cell sets.",
         on_click="ignore",
+    )
+
+
+def _report(
+    choice: state.Choice,
+    cells: H5adDataset,
+    found: maps.Found,
+    sets: sets_panel.Sets,
+    shown_maps: list[view.CellMap],
+    figure: Draw,
+    name: str,
+) -> None:
+    settings = state.settings()
+    source = controls.Source(cells, found.clusters, sets.masks)
+    chosen = st.session_state.get("measured_by")
+    reports.button(
+        lambda origin: report_embedding.report(
+            origin,
+            found,
+            settings,
+            report_embedding.label_column(source, chosen),
+            shown_maps,
+            lambda cell_map: figure(cell_map, on_screen=False),
+            computed(cells, found, sets),
+        ),
+        cells,
+        name,
+        python=as_python(choice, settings),
+        command=report_embedding.command_line(choice, settings),
+        why_none=report_embedding.NO_COMMAND,
+        job=jobs_panel.embedding_job(choice, settings),
+        file=name,
+        key="embedding-report",
     )

@@ -84,6 +84,7 @@ MAY_IMPORT = {
     "jobs": {"errors", "jobs_queue", "jobs_claims"},
     "jobs_worker": {"errors", "jobs_queue", "jobs_claims"},
     "figures": {"errors"},
+    "report": {"data", "engine", "figures"},
     "metrics": set(),
     "distributed": {"errors", "data", "model", "tasks", "store_entry", "engine"},
     "cli_embed": {"errors", "data", "tasks", "engine", "distributed", "cli_progress"},
