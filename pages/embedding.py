@@ -77,7 +77,7 @@ def _start_button(choice: state.Choice, cells: H5adDataset, *, again: bool) -> N
         type="primary",
         icon=":material/bubble_chart:",
         key="embed",
-        on_click=jobs_panel.submit_embedding,
+        on_click=errors.kept(jobs_panel.submit_embedding),
         args=(choice, state.settings()),
     )
 

@@ -1,6 +1,6 @@
 """Long work off the page: a queue on disk, and a supervisor that keeps a worker process alive.
 
-Pages use `JobQueue` and `Job`; the server starts one `WorkerSupervisor` a device.
+Pages use `JobQueue` and `Job`; the server starts the workers (`start_workers`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from scdiva_core import jobs_limits, jobs_memory
 from scdiva_core.errors import JobError
-from scdiva_core.jobs_claims import finish, is_locked
-from scdiva_core.jobs_queue import Job, JobQueue
+from scdiva_core.jobs_claims import finish, is_locked, note_kill
+from scdiva_core.jobs_queue import Job, JobQueue, worker_name
 
-__all__ = ["Job", "JobQueue", "WorkerSupervisor"]
+__all__ = ["Job", "JobQueue", "WorkerSupervisor", "start_workers"]
 
 _POLL_SECONDS = 0.2
 _STUCK_SECONDS = 4  # the worker's own watchdog acts after 1.5 s, unless native code holds the interpreter
@@ -38,10 +39,20 @@ class WorkerSupervisor:
         The queue to serve.
     device
         Handed to the jobs.
+    number, of
+        Which of the device's workers this is, and how many share memory and cores.
+
+    Raises
+    ------
+    JobError
+        If SCDIVA_JOB_MEMORY_GB is no number above 0.
     """
 
-    def __init__(self, queue: JobQueue, device: str = "cpu") -> None:
-        self._queue, self._device = queue, device
+    def __init__(self, queue: JobQueue, device: str = "cpu", number: int = 1, of: int = 1) -> None:
+        self._queue, self._device, self._number = queue, device, number
+        self._name, self._memory = worker_name(device, number), jobs_memory.allowed_bytes() // of
+        # Threads of several workers that take every core each wait for one another.
+        self._threads = {} if of == 1 else {"OMP_NUM_THREADS": str(max((os.cpu_count() or 1) // of, 1))}
         self._child: subprocess.Popen[bytes] | None = None
         self._born = 0.0
         self._quick_deaths = 0
@@ -83,28 +94,35 @@ class WorkerSupervisor:
             return
         if self._child is not None:
             self._note_death(self._child.returncode)
-        if self._has_work() and not is_locked(self._queue.lock_path(self._device)):
+        if self._has_work() and not is_locked(self._queue.lock_path(self._name)):
             self._begin_child()
 
     def _has_work(self) -> bool:
+        """Whether a job waits, or runs by the table though this worker, or any for the first, may have died with it."""
         with self._queue.transaction(write=False) as table:
-            row = table.execute("SELECT 1 FROM jobs WHERE state IN ('queued', 'running') LIMIT 1").fetchone()
+            row = table.execute(
+                "SELECT 1 FROM jobs WHERE state = 'queued' OR state = 'running' AND (?1 = 1 OR worker = ?2) LIMIT 1",
+                (self._number, self._name),
+            ).fetchone()
         return row is not None
 
     def _begin_child(self) -> None:
         command = [sys.executable, "-m", "scdiva_core.jobs_worker", "--root", str(self._queue.root)]
         command += ["--device", self._device, "--parent", str(os.getpid())]
+        command += ["--number", str(self._number), "--memory", str(self._memory)]
         paths = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._child = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env={**self._threads, **os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C in the server's terminal is the server's to handle
         )
         self._born = time.monotonic()
 
     def _note_death(self, code: int) -> None:
-        """Wait longer after each quick death, and say so where a user will look."""
+        """Count a kill, wait longer after each quick death, and say so where a user will look."""
+        if code == -signal.SIGKILL:
+            note_kill(self._queue, self._child.pid)
         self._child = None
         quick = code != 0 and time.monotonic() - self._born < _QUICK_DEATH_SECONDS
         self._quick_deaths = self._quick_deaths + 1 if quick else 0
@@ -137,6 +155,28 @@ class WorkerSupervisor:
         except subprocess.TimeoutExpired:
             _kill_group(child)
         self._child = None
+
+
+def start_workers(queue: JobQueue, device: str) -> list[WorkerSupervisor]:
+    """Look after a queue with as many workers as SCDIVA_WORKERS says; they share memory and cores.
+
+    Parameters
+    ----------
+    queue
+        The queue.
+    device
+        Handed to the jobs.
+
+    Raises
+    ------
+    JobError
+        If a setting in the environment is no number.
+    """
+    count = jobs_limits.workers()
+    made = [WorkerSupervisor(queue, device, number, count) for number in range(1, count + 1)]
+    for each in made:
+        each.start()
+    return made
 
 
 def _kill_group(child: subprocess.Popen[bytes]) -> None:

@@ -14,10 +14,16 @@ from scdiva_core.jobs_queue import Job, JobQueue, read_job
 MAX_ATTEMPTS = 3
 """A job whose worker process died this often is given up."""
 
-# The owner served longest ago is next; within an owner, the oldest job.
+MAX_KILLS = 2
+"""So is one whose worker was killed by the system so often: memory hardly grows from one time to the next."""
+
+_LESS = "Most often memory ran out: choose fewer cells, or close other programs, and start it again."
+
+# Owners for whom no other worker is at work come first, then the one served longest ago (see `jobs_turns`).
 _NEXT = """
 SELECT id FROM jobs AS waiting WHERE state = 'queued'
-ORDER BY COALESCE((SELECT MAX(started) FROM jobs WHERE owner = waiting.owner), 0), number LIMIT 1
+ORDER BY EXISTS (SELECT 1 FROM jobs WHERE owner = waiting.owner AND state = 'running'),
+    COALESCE((SELECT MAX(started) FROM jobs WHERE owner = waiting.owner), 0), number LIMIT 1
 """
 
 
@@ -45,16 +51,16 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def claim(queue: JobQueue, device: str) -> Job | None:
-    """Take the next waiting job for this process; None when nothing waits."""
+def claim(queue: JobQueue, device: str, worker: str) -> Job | None:
+    """Take the next waiting job for this process, the worker of this name; None when nothing waits."""
     with queue.transaction() as table:
         row = table.execute(_NEXT).fetchone()
         if row is None:
             return None
         row = table.execute(
-            "UPDATE jobs SET state = 'running', started = ?, device = ?, worker_pid = ?, rate = NULL, "
+            "UPDATE jobs SET state = 'running', started = ?, device = ?, worker = ?, worker_pid = ?, rate = NULL, "
             "eta_s = NULL, allowed_s = 0, attempts = attempts + 1 WHERE id = ? RETURNING *",
-            (time.time(), device, os.getpid(), row["id"]),
+            (time.time(), device, worker, os.getpid(), row["id"]),
         ).fetchone()
         return read_job(row)
 
@@ -112,22 +118,31 @@ def hand_back(queue: JobQueue, job_id: str) -> None:
         )
 
 
-def recover(queue: JobQueue, device: str) -> None:
-    """Deal with jobs whose worker is dead; the caller holds the lock of `device`.
+def note_kill(queue: JobQueue, worker_pid: int) -> None:
+    """Count that the system killed a worker, with the job that it ran."""
+    with queue.transaction() as table:
+        table.execute("UPDATE jobs SET kills = kills + 1 WHERE state = 'running' AND worker_pid = ?", (worker_pid,))
+
+
+def recover(queue: JobQueue, worker: str) -> None:
+    """Deal with jobs whose worker is dead; the caller holds the lock of `worker`.
 
     Whether a worker lives is read from its lock, because process ids are used again.
     """
     with queue.transaction() as table:
         running = [read_job(row) for row in table.execute("SELECT * FROM jobs WHERE state = 'running'")]
     for job in running:
-        if job.device not in (None, device) and is_locked(queue.lock_path(job.device)):
+        name = job.worker or job.device
+        if name not in (None, worker) and is_locked(queue.lock_path(name)):
             continue
         if job.cancel_requested is not None:
             finish(queue, job.id, "cancelled")
+        elif job.kills >= MAX_KILLS:
+            message = f"The system killed the worker process {job.kills} times while it ran this job."
+            finish(queue, job.id, "failed", error=(message, _LESS))
         elif job.attempts >= MAX_ATTEMPTS:
             message = f"The worker process ended {job.attempts} times while it ran this job."
-            hint = "Most often memory ran out: choose fewer cells, or close other programs, and start it again."
-            finish(queue, job.id, "failed", error=(message, hint))
+            finish(queue, job.id, "failed", error=(message, _LESS))
         else:
             _wait_again(queue, job.id)
 

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from scdiva_core import jobs_limits
 from scdiva_core.errors import JobError
+from scdiva_core.jobs_turns import in_turn
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -48,12 +50,15 @@ CREATE TABLE IF NOT EXISTS jobs (
     device TEXT,
     worker_pid INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0,
-    allowed_s REAL NOT NULL DEFAULT 0
+    allowed_s REAL NOT NULL DEFAULT 0,
+    kills INTEGER NOT NULL DEFAULT 0,
+    worker TEXT
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state);
 CREATE INDEX IF NOT EXISTS jobs_owner ON jobs (owner, key);
 """
-_SINCE_ALLOWED = "ALTER TABLE jobs ADD COLUMN allowed_s REAL NOT NULL DEFAULT 0"
+# Columns that tables of earlier versions lack.
+_LATER = {"allowed_s": "REAL NOT NULL DEFAULT 0", "kills": "INTEGER NOT NULL DEFAULT 0", "worker": "TEXT"}
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ class Job:
         How often a worker began it and did not hand it back.
     allowed_s
         Seconds that it asked for to keep what was made when it is cancelled; 0 when it stops at once.
+    kills
+        How often the system killed the worker that ran it.
+    worker
+        Name of that worker, see `JobQueue.lock_path`.
     """
 
     id: str
@@ -114,6 +123,8 @@ class Job:
     worker_pid: int | None
     attempts: int
     allowed_s: float
+    kills: int
+    worker: str | None
 
     @property
     def active(self) -> bool:
@@ -142,8 +153,9 @@ class JobQueue:
         with self.transaction() as table:
             for statement in _SCHEMA.split(";"):
                 table.execute(statement)
-            if "allowed_s" not in {row["name"] for row in table.execute("PRAGMA table_info(jobs)")}:
-                table.execute(_SINCE_ALLOWED)  # a table of an earlier version
+            there = {row["name"] for row in table.execute("PRAGMA table_info(jobs)")}
+            for name in _LATER.keys() - there:
+                table.execute(f"ALTER TABLE jobs ADD COLUMN {name} {_LATER[name]}")
 
     def submit(self, function: str, payload: dict[str, Any], *, title: str, owner: str, key: str | None = None) -> Job:
         """Queue ``function(payload, context)``.
@@ -167,7 +179,7 @@ class JobQueue:
         Raises
         ------
         JobError
-            If the function name or the payload cannot be queued.
+            If the function name or the payload cannot be queued, or too many jobs wait already.
         """
         if not _FUNCTION.fullmatch(function):
             message = f"{function!r} does not name a function."
@@ -185,6 +197,7 @@ class JobQueue:
             ).fetchone()
             if same is not None:
                 return read_job(same)
+            _refuse_too_many(table, owner)
             row = (secrets.token_hex(8), key, owner, title, function, text, time.time())
             return read_job(
                 table.execute(
@@ -217,6 +230,17 @@ class JobQueue:
                 (owner, limit),
             ).fetchall()
         return [read_job(row) for row in rows]
+
+    def place(self, job_id: str) -> int:
+        """Return how many jobs run or will begin before a waiting one, if nobody queues another; else 0."""
+        with self.transaction(write=False) as table:
+            waiting = table.execute("SELECT number, owner, id FROM jobs WHERE state = 'queued'").fetchall()
+            number = next((row["number"] for row in waiting if row["id"] == job_id), None)
+            if number is None:
+                return 0
+            running = table.execute("SELECT COUNT(*) FROM jobs WHERE state = 'running'").fetchone()[0]
+            served = dict(table.execute("SELECT owner, MAX(started) FROM jobs WHERE started > 0 GROUP BY owner"))
+        return running + in_turn([(row["number"], row["owner"]) for row in waiting], served).index(number)
 
     def cancel(self, job_id: str) -> None:
         """Ask a job to stop: a waiting one is cancelled at once, a running one within about two seconds."""
@@ -251,9 +275,9 @@ class JobQueue:
         """File that holds the traceback of a job that failed unexpectedly."""
         return self.logs / f"{job_id}.log"
 
-    def lock_path(self, device: str) -> Path:
-        """File that the one worker of a device keeps locked."""
-        return self.root / f"worker-{re.sub('[^A-Za-z0-9]', '-', device)}.lock"
+    def lock_path(self, worker: str) -> Path:
+        """File that the one worker of this name (see `worker_name`) keeps locked."""
+        return self.root / f"worker-{re.sub('[^A-Za-z0-9]', '-', worker)}.lock"
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
@@ -292,6 +316,26 @@ class JobQueue:
         table.row_factory = sqlite3.Row
         table.execute("PRAGMA synchronous = NORMAL")
         return table
+
+
+def worker_name(device: str, number: int) -> str:
+    """Name of a device's first, second, ... worker; the first one's is the device's."""
+    return device if number == 1 else f"{device}/{number}"
+
+
+def _refuse_too_many(table: sqlite3.Connection, owner: str) -> None:
+    theirs, waiting = table.execute(
+        "SELECT COALESCE(SUM(owner = ?), 0), COALESCE(SUM(state = 'queued'), 0) FROM jobs "
+        "WHERE state IN ('queued', 'running')",
+        (owner,),
+    ).fetchone()
+    if theirs >= jobs_limits.jobs_per_user():
+        what = "a job that waits or runs" if theirs == 1 else f"{theirs:,} jobs that wait or run"
+        msg = f"You have {what}, and this server takes no more of one project."
+        raise JobError(msg, "Wait until one has ended, or cancel one in the list of jobs.")
+    if waiting >= jobs_limits.jobs_waiting():
+        msg = f"{waiting:,} jobs wait on this server, and it takes no more."
+        raise JobError(msg, "Try again in some minutes; nothing of yours is lost.")
 
 
 def read_job(row: sqlite3.Row) -> Job:

@@ -1,9 +1,10 @@
 """The worker process: ``python -m scdiva_core.jobs_worker --root FOLDER --device cpu``.
 
-One a device and folder. It imports nothing heavy until a job's function does, and keeps what that
-imported for the next job. A watchdog thread reports progress, so that a job never waits for the
-table, and ends the process when a cancelled job does not stop or the server is gone; what a job
-leaves on disk must therefore be safe at any moment (see `scdiva_core.store`).
+A folder and device have one, or as many as the server is told (SCDIVA_WORKERS). It imports nothing heavy
+until a job's function does, and keeps what that imported for the next job. A watchdog thread reports
+progress, so that a job never waits for the table, and ends the process when a cancelled job does not
+stop, the server is gone, or memory runs short; what a job leaves on disk must therefore be safe at any
+moment (see `scdiva_core.store`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scdiva_core import jobs_claims
+from scdiva_core import jobs_claims, jobs_memory
 from scdiva_core.errors import Cancelled, JobError, ScDiVaError
-from scdiva_core.jobs_queue import Job, JobQueue
+from scdiva_core.jobs_queue import Job, JobQueue, worker_name
 
 _POLL_SECONDS = 0.2
+_WEIGH_SECONDS = 1.0
+_WARM_BYTES = 2_000_000_000  # a worker that still holds more after a job makes room for the server
 _GRACE_SECONDS = 1.5  # what a cancelled function gets to stop by itself
 _NOTHING = (0.0, "", None, None)  # what a function that has not reported yet has done
 
@@ -105,7 +108,7 @@ class JobContext:
 
 
 class Worker:
-    """Runs jobs one after the other, for ever.
+    """Runs jobs one after the other, until it holds too much memory to stay.
 
     Parameters
     ----------
@@ -113,28 +116,35 @@ class Worker:
         The table.
     device
         Handed to the jobs.
+    name
+        Its own, see `worker_name`.
     parent
         Process id of the server; the worker ends when that is no longer its parent.
+    memory
+        Bytes that it may hold with its children; a job that needs more fails.
     """
 
-    def __init__(self, queue: JobQueue, device: str, parent: int) -> None:
-        self._queue, self._device, self._parent = queue, device, parent
+    def __init__(self, queue: JobQueue, device: str, name: str, parent: int, memory: int) -> None:
+        self._queue, self._device, self._name, self._parent = queue, device, name, parent
+        self._memory, self._weighed = memory, 0.0
         # Held while a job begins or ends, so that the watchdog never sees half of that.
         self._lock = threading.Lock()
         self._current: tuple[Job, JobContext] | None = None
         self._stopping = False
 
-    def run(self) -> NoReturn:
-        """Claim and run."""
+    def run(self) -> None:
+        """Claim and run; returns when a job has left much behind in memory."""
         signal.signal(signal.SIGTERM, self._stop)
         threading.Thread(target=self._watch, daemon=True).start()
-        jobs_claims.recover(self._queue, self._device)
+        jobs_claims.recover(self._queue, self._name)
         while True:
             job, context = self._claim()
             if job is None:
                 time.sleep(_POLL_SECONDS)
             else:
                 self._run(job, context)
+                if jobs_memory.held_bytes() > _WARM_BYTES:
+                    return
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
@@ -142,7 +152,7 @@ class Worker:
     def _claim(self) -> tuple[Job | None, JobContext]:
         context = JobContext(self._device)
         with self._lock:
-            job = jobs_claims.claim(self._queue, self._device)
+            job = jobs_claims.claim(self._queue, self._device, self._name)
             self._current = None if job is None else (job, context)
         return job, context
 
@@ -183,8 +193,9 @@ class Worker:
                     self._look_at(*self._current)
 
     def _look_at(self, job: Job, context: JobContext) -> None:
-        """Report, pass a cancellation on, and end the process when the function does not stop."""
+        """Report, pass a cancellation on, and end the process when the function does not stop or takes too much."""
         self._report()
+        self._weigh(job)
         if context.cancelled():
             if time.monotonic() > context._asked + context._allowed_s + _GRACE_SECONDS:
                 try:
@@ -194,6 +205,20 @@ class Worker:
         elif self._queue.get(job.id).cancel_requested is not None:
             context._asked = time.monotonic()
             context._cancelled.set()
+
+    def _weigh(self, job: Job) -> None:
+        """End the job, and the process with it, when that holds more than it may."""
+        if time.monotonic() < self._weighed + _WEIGH_SECONDS:
+            return
+        self._weighed, held = time.monotonic(), jobs_memory.held_bytes()
+        if held <= self._memory:
+            return
+        message = f"{job.title!r} took {held / 1e9:.1f} GB of memory; a job may take {self._memory / 1e9:.1f} GB here."
+        hint = "Choose fewer cells or genes; whoever runs the server can allow more (SCDIVA_JOB_MEMORY_GB)."
+        try:
+            jobs_claims.finish(self._queue, job.id, "failed", error=(message, hint))
+        finally:
+            _die()
 
     def _leave(self) -> NoReturn:
         """Hand the current job back and end, whatever happens."""
@@ -225,14 +250,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scdiva_core.jobs_worker", description=__doc__)
     parser.add_argument("--root", required=True, help="folder of the job table")
     parser.add_argument("--device", default="cpu", help="device handed to the jobs")
+    parser.add_argument("--number", type=int, default=1, help="which of the device's workers this is")
+    parser.add_argument("--memory", type=int, default=None, help="bytes that a job may take")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="end when this process is gone")
     chosen = parser.parse_args(arguments)
     faulthandler.enable()
     queue = JobQueue(chosen.root)
-    if jobs_claims.take_lock(queue.lock_path(chosen.device)) is None:
+    name = worker_name(chosen.device, chosen.number)
+    if jobs_claims.take_lock(queue.lock_path(name)) is None:
         return
     os.nice(5)  # the page stays smooth while a job takes every core
-    Worker(queue, chosen.device, chosen.parent).run()
+    memory = jobs_memory.allowed_bytes() if chosen.memory is None else chosen.memory
+    Worker(queue, chosen.device, name, chosen.parent, memory).run()
 
 
 if __name__ == "__main__":

@@ -37,6 +37,6 @@ def embed_first(choice: state.Choice, cells: H5adDataset, *, done: str) -> None:
             type="primary",
             icon=":material/bubble_chart:",
             key="embed",
-            on_click=jobs_panel.submit_embedding,
+            on_click=errors.kept(jobs_panel.submit_embedding),
             args=(choice, settings),
         )

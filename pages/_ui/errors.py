@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -10,6 +10,8 @@ import streamlit as st
 from pages._ui import words
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.jobs import Job
+
+_KEPT = "_error_of_a_click"
 
 
 def show(error: ScDiVaError) -> None:
@@ -29,4 +31,22 @@ def shown() -> Iterator[None]:
     try:
         yield
     except ScDiVaError as error:
+        show(error)
+
+
+def kept(act: Callable[..., object]) -> Callable[..., None]:
+    """Make a button's callback out of what may fail: its error is shown above the page that is drawn next."""
+
+    def run(*args: object) -> None:
+        try:
+            act(*args)
+        except ScDiVaError as error:
+            st.session_state[_KEPT] = error
+
+    return run
+
+
+def show_kept() -> None:
+    """Show what went wrong in the callback of the button that was clicked."""
+    if (error := st.session_state.pop(_KEPT, None)) is not None:
         show(error)

@@ -213,7 +213,7 @@ def _offer(choice: state.Choice, cells: H5adDataset, asked: dict) -> None:
             type="primary",
             icon=":material/tune:",
             disabled=again,
-            on_click=finetune_work.submit,
+            on_click=errors.kept(finetune_work.submit),
             args=(choice, request),
         )
         st.caption("This very training is under way." if again else _time(request, found))

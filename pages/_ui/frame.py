@@ -85,6 +85,7 @@ def run(page: StreamlitPage) -> None:
     """Draw the sidebar and a page; what a page cannot handle becomes a message."""
     with st.sidebar:
         _sidebar()
+    errors.show_kept()
     with errors.shown(), state.frame():
         page.run()
 

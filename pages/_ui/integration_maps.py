@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import export, frame, integration_work, jobs_panel, maps, sets_panel, state, view, words
+from pages._ui import errors, export, frame, integration_work, jobs_panel, maps, sets_panel, state, view, words
 from pages._ui.annotation_work import group_columns
 from pages._ui.integration_parts import Shown, note, title
 from pages._ui.integration_words import HELP
@@ -95,7 +95,7 @@ def _draw_first(shown: Shown, methods: list[str]) -> None:
         "Draw the maps",
         key="integration-draw",
         icon=":material/bubble_chart:",
-        on_click=integration_work.submit,
+        on_click=errors.kept(integration_work.submit),
         args=(shown.choice, shown.item),
     )
 

@@ -180,7 +180,7 @@ def waiting(job: Job | None, title: str, submit: Callable[[], object], *, kept: 
             "Try again" if job is not None else "Compute it",
             key=f"{key}-again",
             icon=":material/replay:",
-            on_click=submit,
+            on_click=errors.kept(submit),
         )
 
 
@@ -208,7 +208,7 @@ def progress_text(job: Job) -> str:
     if job.cancel_requested and job.active:
         return "keeping the best so far …" if job.allowed_s else "stopping …"
     if job.state == "queued":
-        return words.as_text(job.message or "waiting for the worker to start")
+        return words.as_text(job.message) if job.message else _place(job)
     parts = [words.percent(job.progress, 0)]
     parts.append(words.as_text(job.message) if job.message else "loading the model")
     if job.rate and job.rate >= 1:  # steps that are no cells are slower
@@ -216,6 +216,13 @@ def progress_text(job: Job) -> str:
     if job.eta_s is not None:
         parts.append(f"{words.duration(job.eta_s)} left")
     return " · ".join(parts)
+
+
+def _place(job: Job) -> str:
+    before = resources.queue().place(job.id)
+    if not before:
+        return "waiting for the worker to start"
+    return f"waiting: {words.number(before)} {'job' if before == 1 else 'jobs'} before this one"
 
 
 def _outcome(job: Job) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages._ui import code_lines, jobs_panel, knockout_work, maps, report_knockout, reports, state, words
+from pages._ui import code_lines, errors, jobs_panel, knockout_work, maps, report_knockout, reports, state, words
 from pages._ui.knockout_list import Asked
 from pages._ui.knockout_words import EXPRESSION_RELIABILITY, HELP, NO_EXPERIMENT
 from pages._ui.parts import figure, table
@@ -143,7 +143,7 @@ def _map(choice: state.Choice, shown: Shown, found: maps.Found) -> None:
             "Draw them",
             key="ko-arrows-again",
             icon=":material/near_me:",
-            on_click=knockout_work.submit,
+            on_click=errors.kept(knockout_work.submit),
             args=("knockout", choice, shown.item, f"Arrows: {shown.title}"),
         )
         return

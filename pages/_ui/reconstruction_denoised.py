@@ -91,7 +91,7 @@ def _ask(choice: state.Choice, cells: H5adDataset) -> None:
             f"Denoise all {words.number(cells.n_obs)} cells",
             key="rec-denoise",
             icon=":material/blur_on:",
-            on_click=submit,
+            on_click=errors.kept(submit),
         )
         seconds = reconstruction_work.denoise_seconds(cells)
         st.caption(

@@ -17,7 +17,7 @@ from scdiva_core.data.preflight import Preflight
 from scdiva_core.data.preflight import preflight as look_at
 from scdiva_core.engine import Engine
 from scdiva_core.errors import PathError
-from scdiva_core.jobs import JobQueue, WorkerSupervisor
+from scdiva_core.jobs import JobQueue, start_workers
 from scdiva_core.store import ResultStore, home
 
 _CURRENT = 3  # data sets kept open a session: the current one, and those one goes back to
@@ -78,7 +78,7 @@ def queue() -> JobQueue:
 @st.cache_resource(show_spinner=False)
 def _queue(folder: str, where: str) -> JobQueue:
     jobs = JobQueue(Path(folder) / "jobs")
-    WorkerSupervisor(jobs, where).start()
+    start_workers(jobs, where)
     return jobs
 
 

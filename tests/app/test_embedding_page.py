@@ -17,7 +17,7 @@ from scdiva_core.engine import Engine
 from scdiva_core.figures.raster import Window
 from scdiva_core.jobs import JobQueue
 from scdiva_core.tasks.neighbors import ProjectionSettings
-from tests.app.conftest import PBMC, texts
+from tests.app.conftest import PBMC, ROOT, texts
 
 PROJECT = "00000000000000aa"
 
@@ -58,6 +58,24 @@ def test_a_cancelled_job_says_so_and_can_be_started_again(app: AppTest, engine: 
     app.run()
     assert "Embedding was cancelled" in texts(app)
     assert app.button(key="embed").label == "Try again"
+
+
+def test_a_click_that_the_queue_refuses_says_why(app: AppTest, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = "00000000000000fe"
+    monkeypatch.setenv("SCDIVA_JOBS_PER_USER", "1")
+    app.query_params.update({"data": "kang2018", "project": owner})
+    app.run()
+    app.button(key="embed").click().run()
+    elsewhere = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    elsewhere.query_params.update({"data": "bone_marrow", "project": owner})
+    elsewhere.run()
+    elsewhere.button(key="embed").click().run()
+    assert "You have a job that waits or runs" in texts(elsewhere)
+    elsewhere.run()
+    assert "a job that waits or runs" not in texts(elsewhere)
+    queue = JobQueue(engine.store.root.parent / "jobs")
+    queue.cancel(queue.jobs(owner)[0].id)
+    assert finish_jobs(engine, owner) == ["cancelled"]
 
 
 def test_a_failed_job_shows_message_and_hint(app: AppTest, engine: Engine, files: Path) -> None:

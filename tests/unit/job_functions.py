@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,21 @@ def holds_the_interpreter(payload: dict[str, Any], context: Any) -> None:
 
 def dies(payload: dict[str, Any], context: Any) -> None:
     os._exit(9)
+
+
+def grows(payload: dict[str, Any], context: Any) -> None:
+    """Take memory until it is ended."""
+    held = []
+    while True:
+        held.append(bytearray(b"x" * 5_000_000))
+        time.sleep(0.02)
+
+
+def killed(payload: dict[str, Any], context: Any) -> None:
+    """Be killed, as by a system that has no memory left."""
+    with Path(payload["file"]).open("a") as file:
+        file.write("in\n")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def wrong_file(payload: dict[str, Any], context: Any) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +16,11 @@ import psutil
 import pytest
 
 from scdiva_core import jobs_claims
-from scdiva_core.jobs import Job, JobQueue, WorkerSupervisor
+from scdiva_core.jobs import JobQueue, WorkerSupervisor
 from scdiva_core.store import ResultStore
+from tests.small_jobs import ended, running, submit, wait
 
 ROOT = Path(__file__).resolve().parents[2]
-DEADLINE = 60
-
-
-def wait(condition: Callable[[], object], what: str) -> None:
-    """Wait until the condition holds; a slow machine gets a minute."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE} s for {what}"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -53,20 +45,6 @@ def supervisor(queue: JobQueue) -> Iterator[WorkerSupervisor]:
     supervisor = WorkerSupervisor(queue)
     yield supervisor
     supervisor.stop()
-
-
-def submit(queue: JobQueue, function: str, /, owner: str = "me", key: str | None = None, **payload: object) -> Job:
-    return queue.submit(f"job_functions:{function}", payload, title=function, owner=owner, key=key)
-
-
-def ended(queue: JobQueue, job: Job) -> Job:
-    wait(lambda: not queue.get(job.id).active, f"the end of {job.title}")
-    return queue.get(job.id)
-
-
-def running(queue: JobQueue, job: Job) -> Job:
-    wait(lambda: queue.get(job.id).state == "running", f"the start of {job.title}")
-    return queue.get(job.id)
 
 
 def test_a_job_runs_to_its_end_and_the_worker_stays_warm(queue: JobQueue, supervisor: WorkerSupervisor) -> None:
@@ -318,8 +296,10 @@ def test_a_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     first = JobQueue(tmp_path)
     job = submit(first, "add", a=1, b=1)
     with first.transaction() as table:
-        table.execute("ALTER TABLE jobs DROP COLUMN allowed_s")
-    assert JobQueue(tmp_path).get(job.id).allowed_s == 0
+        for name in ("allowed_s", "kills", "worker"):
+            table.execute(f"ALTER TABLE jobs DROP COLUMN {name}")
+    found = JobQueue(tmp_path).get(job.id)
+    assert (found.allowed_s, found.kills, found.worker) == (0, 0, None)
 
 
 def test_workers_of_two_devices_share_the_queue(queue: JobQueue, supervisor: WorkerSupervisor, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_jobs_run_in_order_though_the_clock_went_back() -> None:
     with queue.transaction() as table:
         table.execute("UPDATE jobs SET created = ? WHERE id = ?", (time.time() + 400 * DAY, jobs[0].id))
     assert [job.title for job in queue.jobs()] == ["1", "0"]
-    assert claim(queue, "cpu").id == jobs[0].id
+    assert claim(queue, "cpu", "cpu").id == jobs[0].id
 
 
 # --- quota ---
