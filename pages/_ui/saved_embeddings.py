@@ -33,9 +33,14 @@ def stored(cells: H5adDataset) -> dict[str, SavedEmbedding]:
 def change(cells: H5adDataset, action: Callable[[], object]) -> bool:
     """Change the list and keep the change; False (and a message on the next run) where that is not possible."""
     try:
+        names = listed(cells)
         action()
-        entries = [{"name": item.name, "key": item.key} for item in listed(cells)]
-        resources.project().keep_embeddings(cells.sha256, entries)
+
+        def joined(stored: list[dict[str, str]]) -> list[dict[str, str]]:
+            names.catch_up([Named(**entry) for entry in stored])
+            return [{"name": item.name, "key": item.key} for item in names]
+
+        resources.project().change_embeddings(cells.sha256, joined)
     except ScDiVaError as error:
         state.set_saving_problem(error)
         return False

@@ -6,7 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import eq
 
+from scdiva_core.data.shared_lists import caught_up
 from scdiva_core.errors import DataError
 
 _LONGEST_NAME = 40
@@ -49,6 +51,7 @@ class SavedList:
 
     def __init__(self, kept: Sequence[Named] = (), of_file: Sequence[str] = ()) -> None:
         self._items, self._of_file = tuple(kept), tuple(of_file)
+        self._base = self._items
         self._history: list[tuple[Named, ...]] = []
 
     def __iter__(self) -> Iterator[Named]:
@@ -93,6 +96,11 @@ class SavedList:
         """Take the last change back; nothing happens when there is none."""
         if self._history:
             self._items = self._history.pop()
+
+    def catch_up(self, stored: Sequence[Named]) -> None:
+        """Take in what others have stored since this was made or caught up last; undo leaves that alone."""
+        self._history = [caught_up(items, self._base, stored, eq) for items in self._history]
+        self._items = self._base = caught_up(self._items, self._base, stored, eq)
 
     def _change(self, items: tuple[Named, ...]) -> None:
         self._history.append(self._items)

@@ -62,8 +62,11 @@ class Sets:
 
     @staticmethod
     def _read(cells: H5adDataset) -> CellSets:
-        kept = resources.project().cell_sets(cells.sha256)
-        return CellSets(cells.n_obs) if kept is None else CellSets.from_dict(kept, cells.n_obs)
+        return _made(resources.project().cell_sets(cells.sha256), cells.n_obs)
+
+    def _joined(self, stored: dict[str, Any] | None) -> dict[str, Any]:
+        self.sets.catch_up(_made(stored, self._cells.n_obs))
+        return self.sets.to_dict()
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -78,12 +81,16 @@ class Sets:
         """Change the sets and keep the change; False (and a message on the next run) where that is not possible."""
         try:
             action()
-            resources.project().save_cell_sets(self._cells.sha256, self.sets.to_dict())
+            resources.project().change_cell_sets(self._cells.sha256, self._joined)
         except ScDiVaError as error:
             state.set_sets_problem(error)
             return False
         state.set_sets_problem(None)
         return True
+
+
+def _made(kept: dict[str, Any] | None, n_obs: int) -> CellSets:
+    return CellSets(n_obs) if kept is None else CellSets.from_dict(kept, n_obs)
 
 
 def panel(sets: Sets, selections: Sequence[Selection], shown: np.ndarray | None) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.packing import pack_mask, unpack_mask
+from scdiva_core.data.shared_lists import caught_up
 from scdiva_core.errors import DataError
 
 Recipe = dict[str, Any]
@@ -101,6 +102,7 @@ class CellSets:
         self.n_obs = n_obs
         self._sets: tuple[CellSet, ...] = ()
         self._history: list[tuple[CellSet, ...]] = []
+        self._base: tuple[CellSet, ...] = ()
 
     def __iter__(self) -> Iterator[CellSet]:
         return iter(self._sets)
@@ -169,6 +171,17 @@ class CellSets:
         if self._history:
             self._sets = self._history.pop()
 
+    def catch_up(self, stored: CellSets) -> None:
+        """Take in what others have stored since these were read or caught up last; undo leaves that alone.
+
+        Parameters
+        ----------
+        stored
+            As it is now; what is here afterwards is to be stored in its place.
+        """
+        self._history = [caught_up(sets, self._base, stored._sets, _same) for sets in self._history]
+        self._sets = self._base = caught_up(self._sets, self._base, stored._sets, _same)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `json.dumps` takes; the history is left out."""
         sets = [{"name": item.name, "recipe": item.recipe, "cells": pack_mask(item.mask)} for item in self._sets]
@@ -188,7 +201,7 @@ class CellSets:
             if values["n_obs"] != n_obs:
                 msg = f"These cell sets belong to a data set of {values['n_obs']:,} cells, this one has {n_obs:,}."
                 raise DataError(msg, "Open the file that they were made on.")
-            made._sets = tuple(
+            made._sets = made._base = tuple(
                 CellSet(str(item["name"]), dict(item["recipe"]), unpack_mask(item["cells"], n_obs))
                 for item in values["sets"]
             )
@@ -216,6 +229,10 @@ class CellSets:
     def _change(self, sets: tuple[CellSet, ...]) -> None:
         self._history.append(self._sets)
         self._sets = sets
+
+
+def _same(one: CellSet, other: CellSet) -> bool:
+    return one.recipe == other.recipe and np.array_equal(one.mask, other.mask)
 
 
 def _inside(points: NDArray[np.floating], x: list[float], y: list[float]) -> NDArray[np.bool_]:

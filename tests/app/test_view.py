@@ -130,7 +130,7 @@ def test_names_from_a_file_are_no_markdown() -> None:
 def test_a_project_keeps_names_and_cell_sets(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCDIVA_HOME", str(tmp_path))
     Project("00000000000000ff").remember_upload("a" * 64, "mine.h5ad")
-    Project("00000000000000ff").save_cell_sets("b" * 64, {"sets": []})
+    Project("00000000000000ff").change_cell_sets("b" * 64, lambda kept: {"sets": []})
     again = Project("00000000000000ff")
     assert again.upload_name("a" * 64) == "mine.h5ad"
     assert again.cell_sets("b" * 64) == {"sets": []}
