@@ -22,6 +22,7 @@ from scdiva_core import (
 from scdiva_core.data.concatenate import concatenate as put_together
 from scdiva_core.data.gene_columns import write_gene_columns
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.paths import check_again
 from scdiva_core.engine import Engine
 from scdiva_core.engine_finetune import FinetuneRequest, state_path
 from scdiva_core.engine_grn import GrnSettings
@@ -324,9 +325,8 @@ def concatenate(payload: dict[str, Any], context: Context) -> dict[str, Any]:
     folder = home() / "uploads"
     folder.mkdir(mode=0o700, exist_ok=True)
     told = {"progress": context.progress, "cancelled": context.cancelled}
-    written = put_together(
-        payload["paths"], folder, payload["batch_key"], engine.vocabulary, names=payload["names"], **told
-    )
+    paths = [check_again(path) for path in payload["paths"]]
+    written = put_together(paths, folder, payload["batch_key"], engine.vocabulary, names=payload["names"], **told)
     return {"sha256": written.stem}
 
 
@@ -345,7 +345,7 @@ def _keep_genes(engine: Engine, dataset: H5adDataset, context: Context) -> None:
 def _opened(payload: dict[str, Any]) -> Iterator[tuple[Engine, H5adDataset]]:
     engine = _engine(payload["checkpoint"], payload["device"], home())
     intake = {name: payload[name] for name in ("matrix", "gene_column", "values")}
-    with engine.open(payload["path"], **intake) as dataset:
+    with engine.open(check_again(payload["path"]), **intake) as dataset:
         yield engine, dataset
 
 

@@ -61,7 +61,8 @@ def open_h5ad(
     min_share
         Least share of the file's genes that the vocabulary must know.
     columns
-        Folder of side files by gene (see `write_gene_columns`), from which `H5adDataset.gene` reads where it can.
+        Folder of what is kept of large files: their hash, and side files by gene (see `write_gene_columns`), from
+        which `H5adDataset.gene` reads where it can.
 
     Returns
     -------
@@ -195,7 +196,7 @@ class H5adDataset:
     @property
     def sha256(self) -> str:
         """Hash of the file's bytes, in hexadecimal; computed once while size and time of change stay."""
-        return file_sha256(self.path)
+        return file_sha256(self.path, self._side_files)
 
     def chunks(self, rows: int = CHUNK_ROWS) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Read all cells in order as log1p of counts per 10,000.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 
 import pytest
 
-from scdiva_core.data.paths import file_sha256, safe_path
+from scdiva_core.data import hashes, paths
+from scdiva_core.data.paths import check_again, file_sha256, safe_path
 from scdiva_core.errors import PathError
 
 
@@ -70,6 +73,49 @@ def test_loop_of_links_is_refused(root) -> None:
     (root / "loop").symlink_to(root / "loop")
     with pytest.raises(PathError, match="cannot be followed|no file"):
         safe_path("loop", root)
+
+
+def test_a_link_that_came_after_the_check_of_another_process_is_refused(root) -> None:
+    path = safe_path("sub/a.h5ad", root)
+    assert check_again(str(path)) == path
+    path.rename(root / "b.h5ad")
+    with pytest.raises(PathError, match="no longer where it was"):
+        check_again(path)
+    path.symlink_to(root.parent / "secret.h5ad")
+    with pytest.raises(PathError, match="no longer where it was"):
+        check_again(path)
+    path.unlink()
+    (root / "b.h5ad").rename(path)
+    (root / "sub").rename(root.parent / "elsewhere")
+    (root / "sub").symlink_to(root.parent / "elsewhere")
+    with pytest.raises(PathError, match="no longer where it was"):
+        check_again(path)
+
+
+def test_the_hash_of_a_large_file_outlives_the_process(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "_SETTLED_SECONDS", 0)
+    path, kept = tmp_path / "large", tmp_path / "kept"
+    with path.open("wb") as file:
+        file.truncate(65_000_000)
+    right = file_sha256(path, kept)
+    with closing(sqlite3.connect(kept / "hashes.sqlite")) as table, table:
+        table.execute("UPDATE hashes SET sha256 = 'read from the table'")
+    paths._file_sha256.cache_clear()
+    assert file_sha256(path, kept) == "read from the table"
+    assert file_sha256(path) == right
+    path.touch()
+    assert file_sha256(path, kept) == right
+    (kept / "hashes.sqlite").write_bytes(b"no table at all")
+    paths._file_sha256.cache_clear()
+    assert file_sha256(path, kept) == right
+
+
+def test_the_hash_of_a_file_that_has_just_changed_is_not_kept(tmp_path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(65_000_000)
+    file_sha256(path, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_hash_follows_the_bytes(root) -> None:
