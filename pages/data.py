@@ -9,6 +9,7 @@ from pages._ui import cards, datasets, errors, export, frame, jobs_panel, resour
 from pages._ui.upload import upload_rules, upload_token
 from pages._ui.uploader import uploader
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.figures.violin import violins
 
@@ -145,7 +146,7 @@ def _quality_downloads(table: pd.DataFrame, columns: dict[str, pd.Series], name:
     with st.container(horizontal=True):
         st.download_button(
             "CSV",
-            data=lambda: export.as_csv(table),
+            data=lambda: as_csv(table, "cell"),
             file_name=f"{export.file_name(name, 'quality')}.csv",
             mime="text/csv",
             icon=":material/download:",

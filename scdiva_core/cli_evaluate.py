@@ -202,6 +202,7 @@ def run_grn(options: argparse.Namespace) -> None:
 
 def run_perturbation(options: argparse.Namespace) -> None:
     """Evaluate, write the tables and the words, print both files' places."""
+    from scdiva_core.data.spreadsheet import as_csv
     from scdiva_core.engine import Engine
     from scdiva_core.evaluation.perturbation import measured_knockouts
     from scdiva_core.evaluation.perturbation_finetuned import evaluate_finetuned
@@ -215,8 +216,8 @@ def run_perturbation(options: argparse.Namespace) -> None:
         if options.kind == "knockout":
             columns = {"column": options.perturbation, "control": options.control, "batch_column": options.batch}
             found = measured_knockouts(engine.model, tokenizer, dataset, **columns)
-            found.scores.to_csv(folder / "zero_shot.csv", index=False)
-            found.genes.to_csv(folder / "zero_shot_genes.csv", index=False)
+            (folder / "zero_shot.csv").write_bytes(as_csv(found.scores))
+            (folder / "zero_shot_genes.csv").write_bytes(as_csv(found.genes))
             (folder / "zero_shot.md").write_text(
                 f"# {found.title}\n\n{found.words}\n\n{found.note}\n", encoding="utf-8"
             )
@@ -233,7 +234,7 @@ def run_perturbation(options: argparse.Namespace) -> None:
             )
             report = {"report": lambda line: print(line, file=sys.stderr)}
             tuned = evaluate_finetuned(engine.model, cells, folder / "folds", tokenizer=tokenizer, **report)
-            tuned.scores.to_csv(folder / "finetuned.csv", index=False)
+            (folder / "finetuned.csv").write_bytes(as_csv(tuned.scores))
             (folder / "finetuned.md").write_text(tuned.to_markdown(), encoding="utf-8")
             print(folder / "finetuned.md")
 

@@ -150,16 +150,17 @@ def _one(
 
 
 def _write(found: GrnResult, provenance: dict[str, Any], folder: Path) -> None:
-    from scdiva_core.tasks.grn_export import to_csv, to_gmt, to_graphml
+    from scdiva_core.data.spreadsheet import as_csv
+    from scdiva_core.tasks.grn_export import to_gmt, to_graphml
     from scdiva_core.tasks.grn_graph import graph
 
-    (folder / "edges.csv").write_text(to_csv(found.edges), encoding="utf-8")
+    (folder / "edges.csv").write_bytes(as_csv(found.edges))
     for name in _TABLES:
         table = getattr(found, name)
         if table is None:  # one of an earlier run must not stay
             (folder / f"{name}.csv").unlink(missing_ok=True)
         else:
-            (folder / f"{name}.csv").write_text(to_csv(table), encoding="utf-8")
+            (folder / f"{name}.csv").write_bytes(as_csv(table))
     (folder / "regulons.gmt").write_text(to_gmt(found.edges), encoding="utf-8")
     (folder / "network.graphml").write_bytes(to_graphml(graph(found.edges)))
     counts = {name: getattr(found, name) for name in ("n_cells", "n_sampled", "n_against", "regulators", "targets")}

@@ -106,6 +106,7 @@ def _write(found: IntegrationResult, engine: Engine, dataset: H5adDataset, folde
     from anndata.io import write_elem
 
     from scdiva_core.data.hdf5 import subgroup
+    from scdiva_core.data.spreadsheet import as_csv
     from scdiva_core.tasks.export import write_copy, write_record
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,7 @@ def _write(found: IntegrationResult, engine: Engine, dataset: H5adDataset, folde
         if table is None:  # one of an earlier run must not stay
             (folder / f"{name}.csv").unlink(missing_ok=True)
         else:
-            table.to_csv(folder / f"{name}.csv", index=False)
+            (folder / f"{name}.csv").write_bytes(as_csv(table))
     content = {**found.summary, "settings": found.settings.to_dict(), "provenance": engine.provenance(dataset)}
     content["curve"] = list(found.curve)
     (folder / "summary.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

@@ -180,10 +180,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _write(table: pd.DataFrame | None, path: Path) -> None:
     """Write a table; one that there is none of must not stay from an earlier run."""
+    from scdiva_core.data.spreadsheet import as_csv
+
     if table is None:
         path.unlink(missing_ok=True)
     else:
-        table.to_csv(path, index=False)
+        path.write_bytes(as_csv(table))
 
 
 def _write_summary(

@@ -116,7 +116,7 @@ def _told(found: ReconstructionResult) -> None:
 
 
 def _write(found: ReconstructionResult, provenance: dict[str, Any], folder: Path) -> None:
-    from scdiva_core.tasks.grn_export import to_csv
+    from scdiva_core.data.spreadsheet import as_csv
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in _TABLES:
@@ -124,7 +124,7 @@ def _write(found: ReconstructionResult, provenance: dict[str, Any], folder: Path
         if table is None:  # one of an earlier run must not stay
             (folder / f"{name}.csv").unlink(missing_ok=True)
         else:
-            (folder / f"{name}.csv").write_text(to_csv(table), encoding="utf-8")
+            (folder / f"{name}.csv").write_bytes(as_csv(table))
     counts = {name: getattr(found, name) for name in ("n_cells", "n_rebuilt", "n_population")}
     content = {**counts, **found.summary, "settings": found.settings.to_dict(), "provenance": provenance}
     (folder / "summary.json").write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

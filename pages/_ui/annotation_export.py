@@ -14,6 +14,7 @@ from pages._ui.annotation_words import DONE, HELP, title
 from pages._ui.annotation_work import group_columns
 from pages._ui.review_session import Session
 from scdiva_core.data.ontology import cell_ontology
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.figures.annotation import alluvial
 from scdiva_core.tasks.annotation_export import annotation_table, cell_annotation_schema, write_annotation
 from scdiva_core.tasks.label_truth import label_meanings
@@ -108,7 +109,7 @@ def take_home(session: Session, name: str) -> None:
             _h5ad(session, name)
             st.download_button(
                 "Table (CSV)",
-                data=lambda: export.as_csv(annotation_table(cells.obs_names, annotation)),
+                data=lambda: as_csv(annotation_table(cells.obs_names, annotation), "cell"),
                 file_name=f"{export.file_name(name, 'labels')}.csv",
                 mime="text/csv",
                 icon=":material/table:",
@@ -187,14 +188,10 @@ def table_download(label: str, table: pd.DataFrame, name: str, *, key: str) -> N
     """
     st.download_button(
         label,
-        data=lambda: table.map(_inert).rename(columns=_inert).to_csv(index=False).encode(),
+        data=lambda: as_csv(table),
         file_name=f"{export.file_name(name)}.csv",
         mime="text/csv",
         icon=":material/table:",
         key=key,
         on_click="ignore",
     )
-
-
-def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value

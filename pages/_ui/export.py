@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from scdiva_core.figures.static import render
-
-_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 _PLOTLY_CONFIG = {
     "displaylogo": False,
@@ -86,38 +82,3 @@ def figure_downloads(figure: Callable[[], go.Figure], name: str, *, key: str, si
 def as_html(figure: go.Figure) -> str:
     """One page that needs no network: plotly's script is inside."""
     return figure.to_html(include_plotlyjs=True, full_html=True, config=_PLOTLY_CONFIG)
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """Table as CSV; text that a spreadsheet would take for a formula is kept as text.
-
-    Parameters
-    ----------
-    table
-        Its index is written as the column ``cell``.
-    """
-    safe = table.copy()
-    for column in safe.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in safe.dtypes]]:
-        safe[column] = _inert(safe[column])
-    safe.index = pd.Index(_inert(safe.index.to_series()), name="cell")
-    return safe.rename(columns=inert).to_csv().encode("utf-8", "replace")
-
-
-def inert(text: object) -> str:
-    """Text that no spreadsheet takes for a formula, and that looks like what it is.
-
-    An apostrophe goes before ``= + - @``, their full-width forms, a tab and a line break, also after spaces.
-    Control characters and marks that turn the direction of text become U+FFFD; a carriage return, which would begin
-    a new row because no writer puts it into quotes, becomes a line break.
-
-    Parameters
-    ----------
-    text
-        Any value; what it is as text is taken.
-    """
-    shown = _INVISIBLE.sub("\ufffd", str(text).replace("\r\n", "\n").replace("\r", "\n"))
-    return f"'{shown}" if _FORMULA.match(shown) else shown
-
-
-def _inert(column: pd.Series) -> pd.Series:
-    return column.astype(object).where(column.notna(), "").map(inert)

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages._ui import errors, export, frame, resources, words
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.engine import ModelCard
 from scdiva_core.evaluation.report import MEASURES, TITLES
 from scdiva_core.evaluation.tables import FILE, MEAN, Evaluation, Grid, read_evaluation, rival
@@ -202,17 +203,10 @@ def _downloads(found: Evaluation, card: ModelCard) -> None:
 def _csv(label: str, table: pd.DataFrame, name: str) -> None:
     st.download_button(
         label,
-        data=lambda: _inert(table).to_csv(index=False).encode(),
+        data=lambda: as_csv(table),
         file_name=f"{export.file_name(name)}.csv",
         mime="text/csv",
         icon=":material/table:",
         key=f"csv-{label}",
         on_click="ignore",
-    )
-
-
-def _inert(table: pd.DataFrame) -> pd.DataFrame:
-    """Text that a spreadsheet would take for a formula is kept as text."""
-    return table.map(
-        lambda value: f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
     )

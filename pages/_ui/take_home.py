@@ -27,6 +27,7 @@ from pages._ui import (
 )
 from pages._ui.saved_list import slug
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.tasks.export import write_result
 from scdiva_core.tasks.neighbors import ProjectionSettings
 
@@ -147,7 +148,7 @@ def _h5ad(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets, name: st
 def _csv(cells: H5adDataset, found: maps.Found, sets: sets_panel.Sets, name: str) -> None:
     st.download_button(
         "Table (CSV)",
-        data=lambda: export.as_csv(table(cells, found, sets)),
+        data=lambda: as_csv(table(cells, found, sets), "cell"),
         file_name=f"{export.file_name(name, 'cells')}.csv",
         mime="text/csv",
         icon=":material/table:",

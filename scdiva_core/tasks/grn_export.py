@@ -68,21 +68,6 @@ def to_gmt(edges: pd.DataFrame) -> str:
     return "".join(lines)
 
 
-def to_csv(edges: pd.DataFrame) -> str:
-    """Write an edge table as CSV; text that a spreadsheet would take for a formula is kept as text.
-
-    Parameters
-    ----------
-    edges
-        Written without its index.
-    """
-    return edges.map(_inert).to_csv(index=False, lineterminator="\n")
-
-
-def _inert(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(tuple("=+-@\t\r")) else value
-
-
 def _plain(names: Iterable[object]) -> list[str]:
     """Names on one line each, without what XML may not hold."""
     lines = (" ".join(str(name).split()) for name in names)

@@ -8,6 +8,7 @@ import pytest
 
 from pages._ui import export, view, words
 from pages._ui.project import Project
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.errors import StoreError
 from scdiva_core.figures.raster import Window
 from scdiva_core.figures.scatter import Canvas
@@ -115,7 +116,7 @@ def test_logarithm_leaves_negative_values_out() -> None:
 
 def test_text_that_a_spreadsheet_would_run_is_written_as_text() -> None:
     table = pd.DataFrame({"note": ["=1+1", "fine", None], "value": [-1.5, 2, 3]}, index=["@a", "b", "c"])
-    assert export.as_csv(table).decode().splitlines() == ["cell,note,value", "'@a,'=1+1,-1.5", "b,fine,2.0", "c,,3.0"]
+    assert as_csv(table, "cell").decode().splitlines() == ["cell,note,value", "'@a,'=1+1,-1.5", "b,fine,2.0", "c,,3.0"]
 
 
 def test_file_names_are_plain() -> None:

@@ -17,11 +17,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from pages._ui import export
 from pages._ui.downloads import new_export
 from pages._ui.upload import HDF5_SIGNATURE, TOKEN_HEADER, upload_routes, upload_rules, upload_token, uploaded_path
 from pages._ui.upload_keeping import keep_days, quota_bytes, remove_unused, uploads_folder
 from scdiva_core.data.hdf5 import open_hdf5
+from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.errors import PathError, ScDiVaError
 from scdiva_core.jobs import JobQueue
 from scdiva_core.store import ResultStore, home
@@ -230,7 +230,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told(monkeypatch: pytest.MonkeyPatch,
 def test_no_cell_of_a_table_is_a_formula_or_hides_anything() -> None:
     texts = [*HOSTILE_TEXTS, "  =1+1", "\n=1", "\uff1dcmd", "\u2066a", "a\r=1", "T cell", "CD4+"]
     table = pd.DataFrame({"=HYPERLINK(1)": texts, "@b": pd.Categorical(texts), "n": -1.5}, index=texts)
-    rows = list(csv.reader(io.StringIO(export.as_csv(table).decode(), newline="")))
+    rows = list(csv.reader(io.StringIO(as_csv(table, "cell").decode(), newline="")))
     assert rows[0] == ["cell", "'=HYPERLINK(1)", "'@b", "n"]
     assert len(rows) == len(texts) + 1
     for row in rows[1:]:

@@ -10,7 +10,8 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from scdiva_core.tasks.grn_export import to_csv, to_gmt, to_graphml, to_json
+from scdiva_core.data.spreadsheet import as_csv
+from scdiva_core.tasks.grn_export import to_gmt, to_graphml, to_json
 from scdiva_core.tasks.grn_graph import graph
 from tests.unit.tasks.test_grn_graph import EDGES
 
@@ -61,13 +62,13 @@ def test_a_gene_set_keeps_to_its_line_whatever_genes_are_called() -> None:
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\tx"])
 def test_no_formula_survives_in_a_csv(name: str) -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(EDGES.replace({"CD14": name})), newline="")))
+    rows = list(csv.DictReader(io.StringIO(as_csv(EDGES.replace({"CD14": name})).decode(), newline="")))
     assert rows[2]["target"] == f"'{name}"
     assert rows[5]["attention"] == "-0.1", "numbers stay numbers"
 
 
 def test_a_csv_holds_every_column_of_every_edge() -> None:
-    rows = list(csv.DictReader(io.StringIO(to_csv(EDGES), newline="")))
+    rows = list(csv.DictReader(io.StringIO(as_csv(EDGES).decode(), newline="")))
     assert list(rows[0]) == list(EDGES.columns)
     assert [float(row["partial"]) for row in rows] == pytest.approx(EDGES["partial"].to_numpy(float))
     assert [row["knockout"] for row in rows] == ["-0.3", *[""] * 5]
