@@ -9,6 +9,7 @@ DESCRIPTION := A small network of the published architecture, trained by this pr
 # Each stamp is newer than the requirements it was installed from, so pip runs only when they change.
 READY := $(VENV)/.installed
 TEST_READY := $(VENV)/.installed-tests
+BENCH_READY := $(VENV)/.installed-benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help run test train evaluate lint format bench clean chromium
@@ -45,7 +46,7 @@ evaluate: $(READY)  ## compare CHECKPOINT (default) with its baselines on SCDIVA
 	$(BIN)/python -m scdiva_core evaluate embedding --checkpoint $(CHECKPOINT) \
 	  --data $(SCDIVA_DATA)/eval --corpus build/corpus -o build/evaluation
 
-bench: $(READY)  ## measure speed and quality beside reference runs
+bench: $(BENCH_READY)  ## measure speed and quality beside reference runs
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the virtual environment and every cache; your data and results stay
@@ -66,6 +67,10 @@ $(READY): requirements.txt | $(BIN)/pip
 
 $(TEST_READY): tests/requirements.txt $(READY)
 	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
+	@touch $@
+
+$(BENCH_READY): benchmarks/requirements.txt $(READY)
+	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
 	@touch $@
 
 # The browser tests skip without a browser; CI counts that as a failure (.ci/run).

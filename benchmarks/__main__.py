@@ -14,9 +14,8 @@ def main() -> None:
     """Print the machine, then each table."""
     kind = "CUDA: " + torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {kind}\n")
-    for table in (serialization.table, embedding.gemm_table, embedding.bucket_table):
-        print(table(), end="\n\n", flush=True)
-    for tables in (annotation.tables(), knockout.tables()):
+    print(serialization.table(), end="\n\n", flush=True)
+    for tables in (embedding.tables(), annotation.tables(), knockout.tables()):
         for text in tables:
             print(text, end="\n\n", flush=True)
     print(grn.table(), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages._ui import checkpoints, code_lines, datasets, errors, finetune_work, resources, state, words
+from pages._ui import checkpoints, code_lines, datasets, errors, finetune_work, resources, state, view, words
 from pages._ui.annotation_work import group_columns
 from pages._ui.finetune_words import CAPTIONS, HELP, TASKS
 from pages._ui.integration_form import batch_columns
@@ -18,6 +18,7 @@ _CONTROLS = ("control", "ctrl", "non-targeting", "nontargeting", "nt", "negctrl"
 _TYPES = ("type", "label", "annotation", "ontology", "cluster")
 _KINDS = {"knockout": "knocked out or down", "activation": "activated"}
 _MOST_MINUTES = 24 * 60.0
+_MOST_PERTURBATIONS = 20_000
 _NAMED = 5  # labels that are left out and named
 _ROWS, _TABLE_PIXELS = 9, 340
 
@@ -42,6 +43,8 @@ def section(choice: state.Choice, cells: H5adDataset) -> None:
             persist_state="session",
         )
         columns = group_columns(cells)
+        if task == "perturbation":
+            columns = [*columns, *_wide_columns(cells.sha256, cells)]
         if not columns:
             st.info(
                 "This file says nothing of its cells that could be learned: obs has no column with two groups or more. "
@@ -57,6 +60,15 @@ def section(choice: state.Choice, cells: H5adDataset) -> None:
             st.info(asked, icon=":material/info:")
         else:
             _offer(choice, cells, {"task": task, **asked, **rest})
+
+
+@st.cache_data(show_spinner=False, scope="session", max_entries=8)
+def _wide_columns(sha256: str, _cells: H5adDataset) -> list[str]:
+    """Columns with more values than any picture shows: a large screen perturbs thousands of genes."""
+    texts = [column.name for column in _cells.preflight.obs_columns if column.kind in ("category", "text")]
+    counts = {name: _cells.obs[name].nunique() for name in texts}
+    most = min(_MOST_PERTURBATIONS, _cells.n_obs // 2)  # more would name cells
+    return [name for name, count in counts.items() if view.MOST_LABELS < count <= most]
 
 
 def _annotation(cells: H5adDataset, columns: list[str]) -> dict | str:

@@ -113,11 +113,12 @@ def _grouped(column: pd.Series, label: str) -> Categories | None:
     else:
         filled = column.astype(object).where(column.notna(), None)
         codes, names = pd.factorize(filled.where(filled != "", None), sort=False)
+    if len(names) > MOST_LABELS:
+        return None
+    if not isinstance(column.dtype, pd.CategoricalDtype):
         order = sorted(range(len(names)), key=lambda index: _natural(names[index]))
         rank = np.argsort(order)
         codes, names = np.where(codes < 0, -1, rank[codes]), [names[index] for index in order]
-    if len(names) > MOST_LABELS:
-        return None
     return Categories(label, np.asarray(codes, dtype=np.int64), tuple(str(name) for name in names))
 
 

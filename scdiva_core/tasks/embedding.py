@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,6 +25,7 @@ _CPU_ACTIVATIONS = 1_250_000  # tokens x width of a batch: more falls out of the
 _CUDA_ACTIVATIONS = 64 * _CPU_ACTIVATIONS
 
 Write = Callable[[NDArray[np.int64], NDArray[np.float32]], None]
+T = TypeVar("T")
 
 
 def embedding_width(model: ScDiVaModel) -> int:
@@ -51,6 +55,9 @@ def embed_cells(
 ) -> None:
     """Embed all cells that are not done yet, batch by batch.
 
+    Where the device is not the CPU, the next chunk is read and serialised in a thread while the device computes; the
+    thread has ended when this returns or raises.
+
     Parameters
     ----------
     model
@@ -78,16 +85,28 @@ def embed_cells(
     total, finished = len(done), int(done.sum())
     budget = TokenBudget(model)
     progress(finished, total, "Embedding cells")
+    with closing(_ahead(model.device, _serialized(tokenizer, chunks, gene_ids, done))) as parts:
+        for todo, rows in parts:
+            with closing(encode_rows(model, rows, budget, cancelled=cancelled)) as batches:
+                for cells, vectors in batches:
+                    write(todo[cells], vectors)
+                    finished += len(cells)
+                    progress(finished, total, "Embedding cells")
+
+
+def _serialized(
+    tokenizer: Tokenizer,
+    chunks: Iterable[tuple[int, sp.csr_matrix]],
+    gene_ids: NDArray[np.int64],
+    done: NDArray[np.bool_],
+) -> Generator[tuple[NDArray[np.int64], TokenRows], None, None]:
+    """Cells of each chunk that are not done yet, and their token rows."""
     for start, block in chunks:
         todo = np.flatnonzero(~np.asarray(done[start : start + block.shape[0]]))
         if not len(todo):
             continue
         part = block if len(todo) == block.shape[0] else block[todo]
-        rows = tokenizer.serialize(part.indptr, part.indices, part.data, gene_ids)
-        for cells, vectors in encode_rows(model, rows, budget, cancelled=cancelled):
-            write(start + todo[cells], vectors)
-            finished += len(cells)
-            progress(finished, total, "Embedding cells")
+        yield start + todo, tokenizer.serialize(part.indptr, part.indices, part.data, gene_ids)
 
 
 def encode_rows(
@@ -98,7 +117,7 @@ def encode_rows(
     hidden: NDArray[np.bool_] | None = None,
     exact: bool = False,
     cancelled: IsCancelled = never,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> Generator[tuple[NDArray[np.int64], NDArray[np.float32]], None, None]:
     """Encode token rows, those of like length together; a batch that does not fit is halved.
 
     Parameters
@@ -128,9 +147,37 @@ def encode_rows(
     ScDiVaError
         A single row does not fit the device's memory.
     """
-    for batch in _buckets(rows.lengths, budget):
-        stop_if(cancelled)
-        yield from _encode(_Latents(model, rows, hidden, exact), batch, budget)
+    latents, lengths = _Latents(model, rows, hidden, exact), rows.lengths
+    made = ((batch, latents.tokens(batch)) for batch in _buckets(lengths, budget))
+    with closing(_ahead(model.device, made)) as batches:
+        for batch, tokens in batches:
+            stop_if(cancelled)
+            if len(batch) <= budget.cells(int(lengths[batch[0]])):
+                yield from _encode(latents, batch, tokens, budget)
+                continue
+            # Made ahead, before memory ran out: its size is known to fail.
+            for part in _buckets(lengths[batch], budget):
+                yield from _encode(latents, batch[part], latents.tokens(batch[part]), budget)
+
+
+def runs_beside_host(device: torch.device) -> bool:
+    """Whether the device computes while the host does something else; a thread takes from a CPU what it gives."""
+    return device.type != "cpu"
+
+
+def _ahead(device: torch.device, items: Generator[T, None, None]) -> Generator[T, None, None]:
+    """The same items, each made while the one before is in use where that saves time; close it when done."""
+    return _one_ahead(items) if runs_beside_host(device) else items
+
+
+def _one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Make the next item in a thread while one is in use; the thread has ended when this has, however it ends."""
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="one-ahead") as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item
 
 
 @torch.inference_mode()
@@ -183,12 +230,12 @@ def _buckets(lengths: NDArray[np.int64], budget: TokenBudget) -> Iterator[NDArra
 
 
 def _encode(
-    latents: _Latents, batch: NDArray[np.int64], budget: TokenBudget
+    latents: _Latents, batch: NDArray[np.int64], tokens: _Tokens, budget: TokenBudget
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Vectors of a batch, in halves when it does not fit."""
     device = latents.model.device
     try:
-        yield batch, latents.of(batch)
+        yield batch, latents.of(tokens)
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -202,9 +249,20 @@ def _encode(
         if device.type == "cuda":
             torch.cuda.empty_cache()
         budget.tokens = max(budget.tokens // 2, 1)
-        half = (len(batch) + 1) // 2
-        yield from _encode(latents, batch[:half], budget)
-        yield from _encode(latents, batch[half:], budget)
+        lengths, half = latents.rows.lengths, (len(batch) + 1) // 2
+        while len(batch):
+            # The budget shrinks meanwhile: a size that has failed is not tried again.
+            part = batch[: min(half, budget.cells(int(lengths[batch[0]])))]
+            yield from _encode(latents, part, latents.tokens(part), budget)
+            batch = batch[len(part) :]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """A batch on the host, in page-locked memory where CUDA is to fetch it, and where its tokens are hidden."""
+
+    batch: TokenBatch
+    mask: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -216,15 +274,26 @@ class _Latents:
     hidden: NDArray[np.bool_] | None
     exact: bool
 
-    @torch.inference_mode()
-    def of(self, batch: NDArray[np.int64]) -> NDArray[np.float32]:
+    def tokens(self, batch: NDArray[np.int64]) -> _Tokens:
+        """Pad the rows of a batch."""
         pad_id, mask = self.model.config.pad_id, None
         tokens = self.rows.batch(batch, pad_id=pad_id)
         if self.hidden is not None:
             mask = replace(self.rows, values=self.hidden).batch(batch, pad_id=pad_id).values.bool()
-        rounded = self.model.device.type == "cuda" and not self.exact
-        with torch.autocast("cuda", torch.bfloat16, enabled=rounded):
-            latent = self.model.encode(tokens, mask)["latent"]
+        if self.model.device.type == "cuda":
+            tokens = replace(tokens, gene_ids=tokens.gene_ids.pin_memory(), values=tokens.values.pin_memory())
+            mask = None if mask is None else mask.pin_memory()
+        return _Tokens(tokens, mask)
+
+    @torch.inference_mode()
+    def of(self, tokens: _Tokens) -> NDArray[np.float32]:
+        """Latents of a batch; waits for the device."""
+        device, mask = self.model.device, tokens.mask
+        on_cuda = device.type == "cuda"
+        if mask is not None:
+            mask = mask.to(device, non_blocking=on_cuda)
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_cuda and not self.exact):
+            latent = self.model.encode(tokens.batch.to(device, non_blocking=on_cuda), mask)["latent"]
         return latent.float().cpu().numpy()
 
 

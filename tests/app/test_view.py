@@ -119,6 +119,14 @@ def test_text_that_a_spreadsheet_would_run_is_written_as_text() -> None:
     assert as_csv(table, "cell").decode().splitlines() == ["cell,note,value", "'@a,'=1+1,-1.5", "b,fine,2.0", "c,,3.0"]
 
 
+@pytest.mark.parametrize("kind", ["object", "category"])
+def test_a_column_with_very_many_values_is_no_grouping(kind: str) -> None:
+    names = pd.Series([f"cell {number}" for number in range(200_000)], dtype=kind)
+    assert view.column_colouring(names, "barcode") is None
+    few = names.where(names.index < view.MOST_LABELS)
+    assert len(view.column_colouring(few, "barcode").names) == view.MOST_LABELS
+
+
 def test_file_names_are_plain() -> None:
     assert export.file_name("PBMC 3k", "../x: y") == "PBMC-3k-..-x-y"
     assert export.file_name("///") == "scdiva"

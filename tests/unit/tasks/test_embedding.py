@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anndata
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.tokenizer import TokenBatch
-from scdiva_core.errors import Cancelled, ScDiVaError
+from scdiva_core.errors import Cancelled, DataError, ScDiVaError
 from scdiva_core.model.network import ScDiVaModel
-from scdiva_core.tasks.embedding import embed_cells, embedding_width, population_entropy
+from scdiva_core.tasks import embedding
+from scdiva_core.tasks.embedding import TokenBudget, embed_cells, embedding_width, encode_rows, population_entropy
 
 
 @pytest.fixture
@@ -125,8 +128,8 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     message: str,
     cells: int,
 ) -> None:
+    found = Collected(model, 160)  # first, so that it sees what fails too
     small_memory(model, cells, error, message)
-    found = Collected(model, 160)
     embed(model, dataset, found)
     np.testing.assert_allclose(found.values, expected, atol=1e-4)
     fitting = [size for size in found.encoded if size <= cells]
@@ -148,6 +151,120 @@ def test_other_failures_are_not_taken_for_memory(model: ScDiVaModel, dataset: H5
     small_memory(model, 3, RuntimeError, "shapes cannot be multiplied")
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         embed(model, dataset, Collected(model, 160))
+
+
+@pytest.fixture
+def one_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treat the CPU as a device of its own, so that chunks and batches are made in threads."""
+    monkeypatch.setattr(embedding, "runs_beside_host", lambda device: True)
+
+
+def threads_ahead() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("one-ahead")]
+
+
+def noting_threads(dataset: H5adDataset, seen: list[str], rows: int = 50) -> Iterator[tuple]:
+    for chunk in dataset.chunks(rows):
+        seen.append(threading.current_thread().name)
+        yield chunk
+
+
+@pytest.mark.parametrize("hide", [False, True])
+def test_making_batches_ahead_changes_no_bit(
+    model: ScDiVaModel, dataset: H5adDataset, monkeypatch: pytest.MonkeyPatch, hide: bool
+) -> None:
+    _, block = next(dataset.chunks(160))
+    rows = model.tokenizer.serialize(block.indptr, block.indices, block.data, dataset.gene_ids)
+    hidden = np.random.default_rng(0).random(len(rows.gene_ids)) < 0.3 if hide else None
+    found = []
+    for ahead in (False, True):
+        monkeypatch.setattr(embedding, "runs_beside_host", lambda device, ahead=ahead: ahead)
+        budget, latents = TokenBudget(model), np.full((160, 8), np.nan, np.float32)
+        budget.tokens = 65 * 30
+        for cells, vectors in encode_rows(model, rows, budget, hidden=hidden):
+            assert bool(threads_ahead()) is ahead
+            latents[cells] = vectors
+        found.append(latents)
+    np.testing.assert_array_equal(*found)
+    assert found[0].std() > 0.01
+
+
+@pytest.mark.usefixtures("one_ahead")
+def test_the_next_chunk_is_read_in_a_thread_that_ends(model: ScDiVaModel, dataset: H5adDataset) -> None:
+    found, seen = Collected(model, 160), []
+    chunks = noting_threads(dataset, seen)
+    embed_cells(model, model.tokenizer, chunks, dataset.gene_ids, found.done, found.write)
+    assert len(seen) == 4
+    assert all(name.startswith("one-ahead") for name in seen)
+    assert found.done.all()
+    assert threads_ahead() == []
+
+
+@pytest.mark.usefixtures("one_ahead")
+def test_an_error_in_a_chunk_made_ahead_passes_through(
+    model: ScDiVaModel, dataset: H5adDataset, expected: np.ndarray
+) -> None:
+    def damaged() -> Iterator[tuple]:
+        chunks = dataset.chunks(50)
+        yield next(chunks)
+        yield next(chunks)
+        message = "damaged here"
+        raise DataError(message)
+
+    found = Collected(model, 160)
+    with pytest.raises(DataError, match="damaged here"):
+        embed_cells(model, model.tokenizer, damaged(), dataset.gene_ids, found.done, found.write)
+    assert threads_ahead() == []
+    np.testing.assert_array_equal(np.flatnonzero(found.done), np.arange(100))
+    np.testing.assert_allclose(found.values[:100], expected[:100], atol=1e-4)
+
+
+@pytest.mark.usefixtures("one_ahead")
+def test_stopping_early_leaves_no_thread(model: ScDiVaModel, dataset: H5adDataset) -> None:
+    found, asked = Collected(model, 160), iter([False, True])
+    with pytest.raises(Cancelled) as stopped:
+        embed(model, dataset, found, cancelled=lambda: next(asked))
+    assert threads_ahead() == [], "though the traceback still holds every frame"
+    assert found.done.sum() == 50
+    del stopped
+
+    def full(cells: np.ndarray, vectors: np.ndarray) -> None:
+        message = "no space left"
+        raise OSError(message)
+
+    with pytest.raises(OSError, match="no space left") as failed:
+        embed_cells(model, model.tokenizer, dataset.chunks(50), dataset.gene_ids, np.zeros(160, bool), full)
+    assert threads_ahead() == []
+    assert failed.value.__traceback__ is not None
+
+
+@pytest.mark.usefixtures("one_ahead")
+def test_a_batch_made_before_memory_ran_out_is_cut_without_trying(
+    model: ScDiVaModel, dataset: H5adDataset, expected: np.ndarray
+) -> None:
+    _, block = next(dataset.chunks(160))
+    rows = model.tokenizer.serialize(block.indptr, block.indices, block.data, dataset.gene_ids)
+    found, budget = Collected(model, 160), TokenBudget(model)
+    small_memory(model, 20, *OUT_OF_MEMORY[1])
+    budget.tokens = 65 * 32
+    for cells, vectors in encode_rows(model, rows, budget):
+        found.write(cells, vectors)
+    assert found.encoded.count(32) == 1, "the second batch of 32 was there when the first one failed"
+    assert budget.tokens == 65 * 16
+    np.testing.assert_allclose(found.values, expected, atol=1e-4)
+
+
+def test_padded_batches_run_in_the_fused_attention_kernel(tiny_model: Callable) -> None:
+    model = tiny_model(heads=())
+    ids = torch.randint(2, 30, (3, 12), generator=torch.Generator().manual_seed(0))
+    values = torch.rand(ids.shape, generator=torch.Generator().manual_seed(1))
+    ids[1, 7:] = model.config.pad_id
+    with torch.inference_mode():
+        usual = model(ids, values).hidden
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            torch.testing.assert_close(model(ids, values).hidden, usual, rtol=0, atol=0)
+        with sdpa_kernel(SDPBackend.MATH):
+            assert not torch.equal(model(ids, values).hidden, usual), "the two kernels round differently"
 
 
 def test_width_is_the_latent_s_or_the_anchor_s(model: ScDiVaModel, tiny_model: Callable) -> None:
