@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,3 +28,18 @@ def data_root() -> Path:
 def reference_root() -> Path:
     """Folder of golden values and reference tables."""
     return _existing(Path(os.environ.get("SCDIVA_REFERENCE", ROOT.parent / "shared" / "reference")))
+
+
+class OneBrowserAtATime(LoadFileScheduling):
+    """Files go to processes whole, those in the browser to one alone.
+
+    A browser, its server and its worker keep two cores busy by themselves; two of each wait for one another.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Use it where files go to processes whole."""
+    return OneBrowserAtATime(config, log) if config.getvalue("dist") == "loadfile" else None

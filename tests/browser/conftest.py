@@ -28,7 +28,13 @@ _MAC = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 # WebGL without a graphics card; a sandbox needs rights that containers lack.
-_ARGUMENTS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-gpu-rasterization",
+]
 
 _PICTURE = "[class*=st-key-picture-] .nsewdrag"
 
