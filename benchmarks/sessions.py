@@ -36,7 +36,13 @@ ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "assets" / "demo" / "tenx_pbmc3k.h5ad"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # WebGL without a graphics card; a sandbox needs rights that containers lack.
-_ARGUMENTS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-gpu-rasterization",
+]
 _GENES = ("CD3E", "LYZ", "NKG7", "CD79A", "GNLY", "CST3", "PPBP", "FTL")
 _PAGES = ("Data", "Annotation", "GRN", "Reconstruction", "Model")
 _PATIENCE = 300_000  # ms that somebody waits for a page or for work in the queue
