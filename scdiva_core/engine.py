@@ -24,13 +24,13 @@ from scdiva_core.model.profiles import PROFILES_FILE, Profiles
 from scdiva_core.store import ResultStore, StoredResult, home
 from scdiva_core.tasks.embedding import (
     CHUNK_CELLS,
-    cells_per_second,
     embed_cells,
     embedding_width,
     population_entropy,
 )
 from scdiva_core.tasks.neighbors import Projection, ProjectionSettings, nearest_cells, principal_components, project
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent
+from scdiva_core.tasks.speed import Speed
 
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parent.parent / "assets" / "checkpoints" / "default"
 """The checkpoint that ships with the project."""
@@ -122,6 +122,7 @@ class Engine:
         self.model = load_pretrained(weights)
         self.model.to(self.device)
         self.store = store if store is not None else ResultStore(home() / "results")
+        self._speed = Speed(self.model)
         self._computing = threading.Lock()  # one forward pass at a time: a second would only fight for memory
 
     @property
@@ -190,7 +191,7 @@ class Engine:
         return self.store.root.parent / "columns"
 
     def estimate_seconds(self, n_obs: int, genes_per_cell: float) -> float:
-        """Seconds that embedding will take, from a few batches timed now.
+        """Seconds that embedding will take, from a few batches timed once.
 
         Parameters
         ----------
@@ -199,9 +200,7 @@ class Engine:
         genes_per_cell
             Detected genes of a typical cell.
         """
-        length = int(np.clip(genes_per_cell, 1, self.model.config.max_genes))
-        with self._computing:
-            return n_obs / cells_per_second(self.model, self.vocabulary.gene_ids[:length])
+        return n_obs * self._speed.seconds(genes_per_cell)
 
     def embed(
         self, dataset: H5adDataset, *, progress: Progress = silent, cancelled: IsCancelled = never

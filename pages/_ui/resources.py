@@ -116,12 +116,7 @@ def _dataset(name: str, path: str, stamp: tuple[int, int], matrix: str | None, v
 
 def estimate_seconds(found: Preflight) -> float:
     """Seconds that embedding a file will take, from a small batch that was timed once."""
-    return _estimate_seconds(checkpoint(), device(), found.n_obs, found.detected_genes)
-
-
-@st.cache_data(show_spinner=False, max_entries=256)
-def _estimate_seconds(name: str, where: str, n_obs: int, detected_genes: float) -> float:
-    return engine().estimate_seconds(n_obs, detected_genes)
+    return engine().estimate_seconds(found.n_obs, found.detected_genes)
 
 
 def gene_values(choice: state.Choice, symbol: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -178,33 +177,6 @@ def _one_ahead(items: Iterator[T]) -> Generator[T, None, None]:
         while (item := coming.result()) is not end:
             coming = thread.submit(next, items, end)
             yield item
-
-
-@torch.inference_mode()
-def cells_per_second(model: ScDiVaModel, gene_ids: NDArray[np.int64]) -> float:
-    """Measure the speed on cells of these genes.
-
-    Batches are timed for half a second, and the best one counts: a busy moment says nothing of the machine.
-
-    Parameters
-    ----------
-    model
-        In evaluation mode, on its device.
-    gene_ids
-        Token ids of a typical cell.
-    """
-    n_cells = min(TokenBudget(model).cells(len(gene_ids)), 16)
-    ids = torch.from_numpy(np.tile(gene_ids, (n_cells, 1)))
-    batch = TokenBatch(ids, torch.ones(ids.shape), torch.full((n_cells,), len(gene_ids)))
-    model.encode(batch)
-    best, deadline = float("inf"), time.perf_counter() + 0.5
-    while True:
-        began = time.perf_counter()
-        model.encode(batch)["latent"].cpu()  # waits for the device
-        ended = time.perf_counter()
-        best = min(best, ended - began)
-        if ended > deadline:
-            return n_cells / best
 
 
 class TokenBudget:
