@@ -204,20 +204,24 @@ class Person:
 
     async def _begin(self) -> None:
         await self._open("embedding")
+        began = time.perf_counter()
+        await self._embed()
+        self._seen.seconds["embedded, waiting for the others included"].append(time.perf_counter() - began)
+
+    async def _embed(self) -> None:
+        """Have the file embedded unless it is, and wait for the map."""
         button = self._page.locator(".st-key-embed button")
         if await button.count():
             await self._timed("work begun", button.click)
-        began = time.perf_counter()
         await self._picture()
-        self._seen.seconds["embedded, waiting for the others included"].append(time.perf_counter() - began)
 
     async def _picture(self) -> None:
         await expect(self._page.locator(_PICTURE).first).to_be_visible(timeout=_PATIENCE * 2)
 
     async def _at_the_map(self) -> None:
-        if "/embedding" not in self._page.url:
+        if "/embedding" not in self._page.url or not await self._page.locator(_PICTURE).count():
             await self._open("embedding")
-            await self._picture()
+            await self._embed()
 
     async def _choose(self, label: str, text: str) -> None:
         box = self._page.get_by_role("combobox", name=label, exact=True)
@@ -264,7 +268,7 @@ class Person:
 
     async def _reload(self) -> None:
         await self._open("embedding")
-        await self._picture()
+        await self._embed()
         for name in self._sets:
             try:
                 await self._has(name)

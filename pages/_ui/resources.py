@@ -52,8 +52,7 @@ def engine() -> Engine:
 @st.cache_resource(show_spinner="Loading the model …", max_entries=4)
 def _engine(name: str, where: str, folder: str) -> Engine:
     made = Engine(name, where, ResultStore(Path(folder) / "results"))
-    # Streamlit collects garbage after every run, polls included: without this, each time through all that
-    # torch and its friends have made, a fifth of a second.
+    # Without this the collector goes through all that torch and its friends have made, each time a fifth of a second.
     gc.collect()
     gc.freeze()
     return made
