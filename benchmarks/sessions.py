@@ -12,16 +12,11 @@ import argparse
 import asyncio
 import os
 import random
-import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,25 +25,15 @@ import numpy as np
 import psutil
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
+from benchmarks.browser import IDLE, PICTURE, ROOT, PeakMemory, chromium, resident_bytes, serving
 from benchmarks.timing import markdown
 
-ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "assets" / "demo" / "tenx_pbmc3k.h5ad"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# WebGL without a graphics card; a sandbox needs rights that containers lack.
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-gpu-rasterization",
-]
 _GENES = ("CD3E", "LYZ", "NKG7", "CD79A", "GNLY", "CST3", "PPBP", "FTL")
 _PAGES = ("Data", "Annotation", "GRN", "Reconstruction", "Model")
-_PATIENCE = 300_000  # ms that somebody waits for a page or for work in the queue
+_PATIENCE = 300_000  # ms that somebody waits for a page
+_AWAY = (40, 80)  # seconds after which somebody whose work waits looks in again
 _FORGOTTEN = 150  # seconds after which the server has let go of sessions whose browser went away
-_PICTURE = "[class*=st-key-picture-] .nsewdrag"
-_IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
 
 
 def main() -> None:
@@ -62,7 +47,7 @@ def main() -> None:
         files = Path(folder) / "files"
         files.mkdir()
         _write_files(files, asked.people, asked.cells)
-        with serving(Path(folder)) as (address, server):
+        with serving(Path(folder) / "home", files) as (address, server):
             print(asyncio.run(_measure(address, server, asked)))
 
 
@@ -72,39 +57,6 @@ def _write_files(folder: Path, people: int, n_cells: int) -> None:
     for number in range(people + 1):
         rows = np.random.default_rng(number).choice(cells.n_obs, n_cells, replace=False)
         cells[np.sort(rows)].copy().write_h5ad(folder / f"cells{number}.h5ad")
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Start the app on a free port: its address and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"http://localhost:{probe.getsockname()[1]}"
-    port = address.rpartition(":")[2]
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
-    command += ["--server.headless=true", "--server.fileWatcherType=none"]
-    places = {"SCDIVA_HOME": str(folder / "home"), "SCDIVA_DATA_ROOT": str(folder / "files")}
-    with (folder / "server.log").open("w") as log:
-        child = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **places}, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        _wait_for(f"{address}/_stcore/health")
-        yield address, psutil.Process(child.pid)
-    finally:
-        child.terminate()
-        child.wait(timeout=30)
-    log = (folder / "server.log").read_text()
-    if "Uncaught" in log:
-        print(log[-5000:], file=sys.stderr)
-
-
-def _wait_for(url: str) -> None:
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    sys.exit("the server did not start")
 
 
 @dataclass
@@ -189,7 +141,7 @@ class Person:
         began = time.perf_counter()
         await act()
         await self._page.wait_for_timeout(100)  # the click's way to the server
-        await expect(self._page.locator(_IDLE)).to_be_visible(timeout=_PATIENCE)
+        await expect(self._page.locator(IDLE)).to_be_visible(timeout=_PATIENCE)
         self._seen.seconds[what].append(time.perf_counter() - began - 0.1)
 
     def _url(self, page: str, more: str = "") -> str:
@@ -203,25 +155,28 @@ class Person:
         await self._timed("page opened by its address", go)
 
     async def _begin(self) -> None:
-        await self._open("embedding")
+        """Have the file embedded; leave meanwhile, as the page says one can, and look in now and then."""
         began = time.perf_counter()
-        await self._embed()
-        self._seen.seconds["embedded, waiting for the others included"].append(time.perf_counter() - began)
-
-    async def _embed(self) -> None:
-        """Have the file embedded unless it is, and wait for the map."""
+        await self._open("embedding")
         button = self._page.locator(".st-key-embed button")
         if await button.count():
             await self._timed("work begun", button.click)
-        await self._picture()
+        while not await self._page.locator(PICTURE).count():
+            await self._page.goto("about:blank")
+            await asyncio.sleep(self._random.uniform(*_AWAY))
+            await self._open("embedding")
+            if await self._page.get_by_text("Try again").count():
+                msg = "the embedding ended without a result"
+                raise RuntimeError(msg)
+        self._seen.seconds["embedded, waiting for the others included"].append(time.perf_counter() - began)
 
     async def _picture(self) -> None:
-        await expect(self._page.locator(_PICTURE).first).to_be_visible(timeout=_PATIENCE * 2)
+        await expect(self._page.locator(PICTURE).first).to_be_visible(timeout=_PATIENCE)
 
     async def _at_the_map(self) -> None:
-        if "/embedding" not in self._page.url or not await self._page.locator(_PICTURE).count():
+        if "/embedding" not in self._page.url or not await self._page.locator(PICTURE).count():
             await self._open("embedding")
-            await self._embed()
+            await self._picture()
 
     async def _choose(self, label: str, text: str) -> None:
         box = self._page.get_by_role("combobox", name=label, exact=True)
@@ -240,7 +195,7 @@ class Person:
 
     async def _draw(self) -> None:
         await self._at_the_map()
-        picture = self._page.locator(_PICTURE).first
+        picture = self._page.locator(PICTURE).first
         await picture.scroll_into_view_if_needed()
         area = await picture.bounding_box()
         corners = [(0.02, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
@@ -268,7 +223,7 @@ class Person:
 
     async def _reload(self) -> None:
         await self._open("embedding")
-        await self._embed()
+        await self._picture()
         for name in self._sets:
             try:
                 await self._has(name)
@@ -300,24 +255,22 @@ class Person:
 
 async def _measure(address: str, server: psutil.Process, asked: argparse.Namespace) -> str:
     seen, first = Seen(), Seen()
-    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(**chromium())
         # One who does everything once: what the server loads and compiles then stays, whoever comes.
         one = await _person(browser, address, asked.people, first)
         await one.arrive()
         await one.work(1)
         await asyncio.sleep(_FORGOTTEN)
         before = _megabytes(server)
-        peak = asyncio.create_task(_watch(server))
-        people = [await _person(browser, address, number, seen) for number in range(asked.people)]
-        await asyncio.gather(*(person.arrive() for person in people))
-        await asyncio.gather(*(person.work(asked.minutes) for person in people))
+        with PeakMemory(server) as peak:
+            people = [await _person(browser, address, number, seen) for number in range(asked.people)]
+            await asyncio.gather(*(person.arrive() for person in people))
+            await asyncio.gather(*(person.work(asked.minutes) for person in people))
         await browser.close()
-    highest = await _stopped(peak)
     await asyncio.sleep(_FORGOTTEN)
     after = _megabytes(server)
-    return _report(seen, first, asked, (before, highest, after))
+    return _report(seen, first, asked, (before, peak.bytes / 1e6, after))
 
 
 async def _person(browser: Browser, address: str, number: int, seen: Seen) -> Person:
@@ -327,22 +280,7 @@ async def _person(browser: Browser, address: str, number: int, seen: Seen) -> Pe
 
 def _megabytes(server: psutil.Process) -> float:
     """Memory of the server alone: its workers leave by themselves when they hold much."""
-    return server.memory_info().rss / 1e6
-
-
-async def _watch(server: psutil.Process) -> float:
-    highest = 0.0
-    try:
-        while True:
-            highest = max(highest, _megabytes(server))
-            await asyncio.sleep(1)
-    except asyncio.CancelledError:
-        return highest
-
-
-async def _stopped(task: asyncio.Task[float]) -> float:
-    task.cancel()
-    return await task
+    return resident_bytes(server) / 1e6
 
 
 def _report(seen: Seen, first: Seen, asked: argparse.Namespace, memory: tuple[float, float, float]) -> str:

@@ -12,14 +12,12 @@ from scdiva_core.errors import JobError
 from scdiva_core.figures.training_curve import training_curve
 from scdiva_core.jobs import Job
 
-_POLL_SECONDS = 1.0
-
 
 def section() -> None:
     """Draw the trainings that wait or run, else what came of the last one until it is used or dismissed."""
     under_way = finetune_work.running()
     for job in under_way:
-        st.fragment(_live, run_every=_POLL_SECONDS)(job.id)
+        st.fragment(_live, run_every=jobs_panel.poll_seconds([job]))(job.id)
     latest = next(iter(finetune_work.jobs()), None)
     if under_way or latest is None:
         return

@@ -14,7 +14,6 @@ from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.figures.training_curve import training_curve
 from scdiva_core.jobs import Job
 
-_POLL_SECONDS = 1.0
 _COLUMNS = {"round": "Round", "seconds": "Seconds", "cells_seen": "Cells seen", **LOSSES, **SCORES}
 
 
@@ -28,7 +27,7 @@ def progress_card(job: Job, cells: H5adDataset, item: Asked) -> None:
     cells, item
         What is integrated.
     """
-    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, cells, item)
+    st.fragment(_progress, run_every=jobs_panel.poll_seconds([job]))(job.id, cells, item)
 
 
 def _progress(job_id: str, cells: H5adDataset, item: Asked) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ Payload = dict[str, Any]
 
 _EMBED = "scdiva_core.engine_jobs:embed"
 _POLL_SECONDS = 1.0
+# Each look costs the browser and the server more than telling a place in the queue each second is worth.
+_POLL_SECONDS_NEXT, _POLL_SECONDS_WAITING = 3.0, 10.0
 _SHOWN = 6
 _CELLS_KEPT = "Cells that are done are kept, so starting again goes on from there."
 _ICONS = {
@@ -91,24 +93,40 @@ def _key(function: str, payload: Payload) -> str:
 
 def sidebar_jobs() -> None:
     """List the project's jobs; polls while one waits or runs, then runs the page once more."""
-    active = any(job.active for job in resources.queue().jobs(state.project(), _SHOWN))
-    st.fragment(_list, run_every=_POLL_SECONDS if active else None)(polled=active)
+    every = poll_seconds(resources.queue().jobs(state.project(), _SHOWN))
+    st.fragment(_list, run_every=every)(every)
 
 
-def _list(*, polled: bool) -> None:
+def poll_seconds(jobs: Sequence[Job]) -> float | None:
+    """Seconds from one look at jobs to the next: None where nothing is at work.
+
+    Parameters
+    ----------
+    jobs
+        The newest first.
+    """
+    if any(job.state == "running" for job in jobs):
+        return _POLL_SECONDS
+    waiting = [job for job in jobs if job.active]
+    if not waiting:
+        return None
+    return _POLL_SECONDS_NEXT if _before(waiting[-1]) <= 1 else _POLL_SECONDS_WAITING
+
+
+def _list(every: float | None) -> None:
     jobs = resources.queue().jobs(state.project(), _SHOWN)
-    if polled:
-        _rerun_when_one_ended(jobs)
+    if every is not None:
+        _rerun_when_changed(jobs, every)
     if not jobs:
         st.caption("Nothing runs. What takes longer is listed here, and goes on when you close the browser.")
     for job in jobs:
         _row(job)
 
 
-def _rerun_when_one_ended(jobs: list[Job]) -> None:
-    """Let the whole page see the result; the run that follows polls only if another job is at work."""
+def _rerun_when_changed(jobs: list[Job], every: float) -> None:
+    """Let the whole page see a result, and poll as often as what is now at work asks for."""
     ended = [job for job in jobs if not job.active and state.note_finished(job.id)]
-    if ended or not any(job.active for job in jobs):
+    if ended or poll_seconds(jobs) != every:
         st.rerun()
 
 
@@ -146,7 +164,7 @@ def progress_card(job: Job, ready: Callable[[], bool], *, kept: str = _CELLS_KEP
     kept
         What becomes of what is done when the job is cancelled.
     """
-    st.fragment(_progress, run_every=_POLL_SECONDS)(job.id, ready, kept)
+    st.fragment(_progress, run_every=poll_seconds([job]))(job.id, ready, kept)
 
 
 def waiting(job: Job | None, title: str, submit: Callable[[], object], *, kept: str, key: str) -> None:
@@ -218,8 +236,12 @@ def progress_text(job: Job) -> str:
     return " · ".join(parts)
 
 
+def _before(job: Job) -> int:
+    return resources.queue().place(job.id)
+
+
 def _place(job: Job) -> str:
-    before = resources.queue().place(job.id)
+    before = _before(job)
     if not before:
         return "waiting for the worker to start"
     return f"waiting: {words.number(before)} {'job' if before == 1 else 'jobs'} before this one"
