@@ -11,10 +11,11 @@ from benchmarks.browser import IDLE, PICTURE, PeakMemory, chromium, serving
 
 _PATIENCE = 120_000  # ms
 _DRAWN = "[class*=st-key-picture-] .js-plotly-plot"
+_SETTLED = 3000  # ms that a page is left alone before somebody clicks
 _CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0), (-1.0, -0.9))
 
 
-def look(time: Callable[..., object], folder: Path, genes: Sequence[str]) -> None:
+def look(time: Callable[..., object], folder: Path, many: str, few: str, genes: Sequence[str]) -> None:
     """Open the map, draw around cells, look closer, colour by genes.
 
     Parameters
@@ -22,30 +23,43 @@ def look(time: Callable[..., object], folder: Path, genes: Sequence[str]) -> Non
     time
         Called with what is done, the deed, and what makes a note of its result.
     folder
-        Holds ``cells.h5ad``, and results below it as in a SCDIVA_HOME.
+        Holds the files, and results below it as in a SCDIVA_HOME.
+    many, few
+        Names of the file and of a small one for comparison: what they share is the browser's and Streamlit's own.
     genes
         Symbols to colour by.
     """
     with serving(folder, folder) as (address, server), sync_playwright() as playwright:
         browser = playwright.chromium.launch(**chromium())
+
+        def visitor() -> _Visitor:
+            return _Visitor(browser.new_page(viewport={"width": 1440, "height": 900}), address)
+
         with PeakMemory(server, children=True) as memory:
-            for who in ("of a server that has just started", "of the next person"):
-                visitor = _Visitor(browser.new_page(viewport={"width": 1440, "height": 900}), address)
-                time(f"browser: first view {who}", visitor.arrive)
-                visitor.wait()
+            one = visitor()
+            time("browser: first page of a server that has just started", lambda: one.arrive("embedding", many))
+            one.wait()
+            for name, told in ((few, " of the small file"), (many, "")):
+                one = visitor()
+                time(f"browser: map{told} by its address, empty cache", lambda one=one, name=name: one.see(name))
+                one = visitor()
+                one.arrive("data", name)
+                one.wait()
+                time(f"browser: from the page Data to the first map{told}", one.walk)
+                one.wait()
             for turn, size in (("first", 0.2), ("second", 0.3)):
-                visitor.draw(size)
-                time(f"browser: {turn} lasso, until its cells are counted", visitor.lasso, str)
-                visitor.wait()
-            time("browser: zoom to the selection", visitor.zoom, str)
-            visitor.wait()
-            time("browser: whole picture again", visitor.whole)
-            visitor.choose("Colour by", "Gene …")
-            visitor.wait()
+                one.draw(size)
+                time(f"browser: {turn} lasso, until its cells are counted", one.lasso, str)
+                one.wait()
+            time("browser: zoom to the selection", one.zoom, str)
+            one.wait()
+            time("browser: whole picture again", one.whole)
+            one.choose("Colour by", "Gene …")
+            one.wait()
             for gene in genes:
-                visitor.ask("Gene", gene)
-                time(f"browser: coloured by {gene}", lambda gene=gene: visitor.colour(gene))
-                visitor.wait()
+                one.ask("Gene", gene)
+                time(f"browser: coloured by {gene}", lambda gene=gene: one.colour(gene))
+                one.wait()
         browser.close()
     time("browser: server and worker", lambda: memory.bytes, lambda held: f"{held / 1e9:.2f} GB at most")
 
@@ -65,17 +79,29 @@ class _Visitor:
         self._page, self._address = page, address
 
     def wait(self) -> None:
-        """Until the page has done what it was asked for."""
+        """Until the page has done what it was asked for, and a little longer."""
         self._page.wait_for_timeout(200)
         expect(self._page.locator(IDLE)).to_be_visible(timeout=_PATIENCE)
+        self._page.wait_for_timeout(_SETTLED)
 
-    def arrive(self) -> None:
+    def arrive(self, page: str, name: str) -> None:
+        """Open a page by its address."""
+        self._page.goto(f"{self._address}/{page}?data={name}", timeout=_PATIENCE)
+        expect(self._page.locator("h1").first).to_be_visible(timeout=_PATIENCE)
+
+    def see(self, name: str) -> None:
         """Open the map by its address."""
-        self._page.goto(f"{self._address}/embedding?data=cells.h5ad", timeout=_PATIENCE)
+        self.arrive("embedding", name)
+        self._picture()
+
+    def walk(self) -> None:
+        """Go to the map."""
+        self._page.get_by_test_id("stSidebarNavLink").filter(has_text="Embedding").click()
         self._picture()
 
     def _picture(self) -> None:
-        expect(self._page.locator(f"{_DRAWN} image").first).to_be_visible(timeout=_PATIENCE)
+        drawn = self._page.locator(f"{_DRAWN} image").or_(self._page.locator(f"{_DRAWN} canvas"))
+        expect(drawn.first).to_be_visible(timeout=_PATIENCE)
 
     def draw(self, size: float) -> None:
         """Draw around the middle, so much of the picture to each side, all but the last moment."""

@@ -133,7 +133,7 @@ class Person:
             if "Traceback" in body or await self._page.get_by_test_id("stException").count():
                 self._seen.errors.append(f"{self._name}: {deed.__name__}: a stack trace on the page")
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is what the run is to find
-            self._seen.errors.append(f"{self._name}: {deed.__name__}: {str(error)[:300]}")
+            self._seen.errors.append(f"{self._name}: {deed.__name__}: {str(error)[:1500]}")
             print(self._seen.errors[-1], file=sys.stderr, flush=True)
 
     async def _timed(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
@@ -161,14 +161,17 @@ class Person:
         button = self._page.locator(".st-key-embed button")
         if await button.count():
             await self._timed("work begun", button.click)
-        while not await self._page.locator(PICTURE).count():
+        while await self._waits():
             await self._page.goto("about:blank")
             await asyncio.sleep(self._random.uniform(*_AWAY))
             await self._open("embedding")
-            if await self._page.get_by_text("Try again").count():
-                msg = "the embedding ended without a result"
-                raise RuntimeError(msg)
         self._seen.seconds["embedded, waiting for the others included"].append(time.perf_counter() - began)
+
+    async def _waits(self) -> bool:
+        """Whether the page tells of work that goes on, and not a picture."""
+        told = self._page.get_by_text("You can leave this page")
+        await expect(told.or_(self._page.locator(PICTURE)).first).to_be_visible(timeout=_PATIENCE)
+        return await told.count() > 0
 
     async def _picture(self) -> None:
         await expect(self._page.locator(PICTURE).first).to_be_visible(timeout=_PATIENCE)

@@ -320,6 +320,12 @@ def _rgb(colour: str) -> tuple[float, float, float]:
     return to_rgb(colour)
 
 
+def _without_webgl(figure: go.Figure) -> go.Figure:
+    """Give the same figure with traces of plain kind: for the few points left, starting WebGL costs a browser most."""
+    made = [{key: value for key, value in trace.to_plotly_json().items() if key != "type"} for trace in figure.data]
+    return go.Figure([go.Scatter(trace) for trace in made], figure.layout)
+
+
 def _placed(
     figure: go.Figure,
     xy: NDArray[np.floating],
@@ -330,6 +336,7 @@ def _placed(
     fine: bool,
 ) -> go.Figure:
     """Put the picture below the traces, as large as fits through the wire."""
+    figure = _without_webgl(figure)
     if window is not None:
         window.frame(figure)
     (left, right), (low, high) = figure.layout.xaxis.range, figure.layout.yaxis.range
@@ -350,7 +357,7 @@ def _placed(
     )
     # Plotly draws around points only: without any there would be no lasso.
     figure.add_trace(
-        go.Scattergl(
+        go.Scatter(
             x=[left, right],
             y=[low, high],
             mode="markers",
