@@ -142,6 +142,11 @@ def test_it_can_be_drawn_around() -> None:
     assert (len(points.x), points.marker.opacity, points.mode) == (2, 0, "markers")
 
 
+def test_a_browser_need_not_start_webgl_for_it() -> None:
+    drawn = category_raster(XY, CODES, LABELS), value_raster(XY, np.arange(5.0), value_label="n")
+    assert {trace.type for figure in drawn for trace in figure.data} == {"scatter"}
+
+
 def test_for_print_the_picture_lies_where_it_lies_on_the_page() -> None:
     figure = category_raster(XY, CODES, LABELS, canvas=Canvas(title="all", point_size=3), fine=True)
     drawn = imread(io.BytesIO(render(figure, "png", dpi=96)), format="png")[:, :, :3]
