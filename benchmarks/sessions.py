@@ -295,6 +295,7 @@ async def _measure(folder: Path, address: str, server: psutil.Process, asked: ar
 
 async def _person(browser: Browser, address: str, number: int, seen: Seen) -> Person:
     context = await browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(_PATIENCE)
     return Person(context, await context.new_page(), address, number, seen)
 
 
