@@ -30,14 +30,18 @@ def reference_root() -> Path:
     return _existing(Path(os.environ.get("SCDIVA_REFERENCE", ROOT.parent / "shared" / "reference")))
 
 
-class OneBrowserAtATime(LoadFileScheduling):
-    """Files go to processes whole, those in the browser to one alone.
+_MANY_PROCESSES = ("tests/browser/", "tests/unit/distributed/")
 
-    A browser, its server and its worker keep two cores busy by themselves; two of each wait for one another.
+
+class OneBrowserAtATime(LoadFileScheduling):
+    """Files go to processes whole, those that start many processes to one alone.
+
+    A browser, its server and its worker keep two cores busy by themselves, and so do four workers of dask; two of
+    these at once wait for one another.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+        return "many processes" if nodeid.startswith(_MANY_PROCESSES) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:

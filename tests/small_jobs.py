@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from scdiva_core.jobs import Job, JobQueue
 
-DEADLINE = 60
+DEADLINE = 180
 
 
 def wait(condition: Callable[[], object], what: str) -> None:
-    """Wait until the condition holds; a slow machine gets a minute."""
+    """Wait until the condition holds; a slow machine gets some minutes."""
     end = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < end, f"waited {DEADLINE} s for {what}"

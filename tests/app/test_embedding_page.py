@@ -25,7 +25,7 @@ PROJECT = "00000000000000aa"
 def finish_jobs(engine: Engine, owner: str) -> list[str]:
     """Wait until the project's jobs have ended; their states."""
     queue = JobQueue(engine.store.root.parent / "jobs")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a worker that has just started beside other tests
     while any(job.active for job in queue.jobs(owner)):
         assert time.monotonic() < deadline, queue.jobs(owner)
         time.sleep(0.1)

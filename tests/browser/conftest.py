@@ -38,6 +38,7 @@ _ARGUMENTS = [
 
 _PICTURE = "[class*=st-key-picture-] .nsewdrag"
 
+_PATIENCE = 180_000  # ms for a server that has just started beside other tests: no test is about speed
 expect.set_options(timeout=30_000)
 
 
@@ -138,9 +139,9 @@ class Visit:
 
     def settled(self) -> None:
         """Wait until the script has run and its title is there."""
-        expect(self.page.locator("h1").first).to_be_visible(timeout=60_000)
+        expect(self.page.locator("h1").first).to_be_visible(timeout=_PATIENCE)
         expect(self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(
-            timeout=60_000
+            timeout=_PATIENCE
         )
 
     def go(self, title: str) -> None:
