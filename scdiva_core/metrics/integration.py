@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples, silhouette_score
 
+from scdiva_core import compiled
+
 RESOLUTIONS = tuple(round(0.1 * step, 1) for step in range(1, 21))
 """Leiden resolutions that are tried, 0.1 to 2.0 as in scib."""
 
@@ -54,6 +56,7 @@ def neighbor_graph(X: ArrayLike, n_neighbors: int = 15, seed: int = 0) -> sp.csr
     """
     import scanpy as sc  # seconds to import
 
+    compiled.umap_learn()  # before scanpy imports it
     cells = anndata.AnnData(obsm={"X": np.ascontiguousarray(X, np.float32)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # umap warns of a seed and one thread, which is what is wanted

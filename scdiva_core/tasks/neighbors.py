@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from torch.cuda import is_available as gpu_is_there
 
+from scdiva_core import compiled
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError
 from scdiva_core.tasks import sketch
@@ -187,10 +188,29 @@ def _tools(adata: anndata.AnnData, settings: ProjectionSettings) -> list[Callabl
 
     quick: dict[str, Any] = {"flavor": "igraph", "n_iterations": 2, "directed": False}
     return [
-        lambda: sc.pp.neighbors(adata, n_neighbors, **graph, **seed),
+        lambda: neighbor_graph(adata, n_neighbors, **graph, **seed),
         lambda: sc.tl.leiden(adata, settings.resolution, **quick, **seed),
         lambda: sc.tl.umap(adata, min_dist=settings.min_dist, **seed),
     ]
+
+
+def neighbor_graph(adata: anndata.AnnData, n_neighbors: int, *, use_rep: str, random_state: int) -> None:
+    """Add scanpy's graph of nearest neighbours: exact up to `EXACT_CELLS`, approximate beyond.
+
+    scanpy leaves exact search at 8,192 cells, and what it takes then compiles for over a minute in each process.
+
+    Parameters
+    ----------
+    adata
+        Gets what ``scanpy.pp.neighbors`` adds.
+    n_neighbors, use_rep, random_state
+        As there.
+    """
+    import scanpy as sc
+
+    compiled.umap_learn()
+    search = "sklearn" if adata.n_obs <= EXACT_CELLS else None
+    sc.pp.neighbors(adata, n_neighbors, use_rep=use_rep, random_state=random_state, transformer=search)
 
 
 def _rapids() -> Any:
@@ -241,9 +261,9 @@ def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: in
     if n_cells <= EXACT_CELLS:
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
         return search.kneighbors(return_distance=False).astype(np.int64)
-    import umap.umap_ as umap  # seconds to import
-
-    found = umap.nearest_neighbors(vectors, k + 1, "euclidean", {}, False, np.random.RandomState(seed))[0]
+    found = compiled.umap_learn().nearest_neighbors(
+        vectors, k + 1, "euclidean", {}, False, np.random.RandomState(seed)
+    )[0]
     return _others(found, np.arange(n_cells))
 
 
@@ -264,8 +284,8 @@ def _others(found: NDArray[np.integer], rows: NDArray[np.integer]) -> NDArray[np
 def compile_ahead() -> threading.Thread:
     """Draw a map of a few made-up points in the background, for what numba compiles on the way.
 
-    On a fresh installation the first map takes half a minute of compiling, which may as well pass while cells are
-    embedded.
+    On a fresh installation the first map takes half a minute of compiling (`compiled` keeps the result on disk), which
+    may as well pass while cells are embedded.
 
     Returns
     -------
@@ -280,7 +300,7 @@ def compile_ahead() -> threading.Thread:
         adata = anndata.AnnData(obsm={"X_points": points})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `project`
-            sc.pp.neighbors(adata, 15, use_rep="X_points", random_state=0)
+            neighbor_graph(adata, 15, use_rep="X_points", random_state=0)
             sc.tl.umap(adata, random_state=0)
 
     thread = threading.Thread(target=draw, name="compile-ahead", daemon=True)

@@ -21,12 +21,13 @@ _MODEL = {"errors", "data", "model"}
 _ENGINE = {*_MODEL, "diffusion", "training", "metrics", "tasks", "store"}
 MAY_IMPORT = {
     "errors": set(),
+    "compiled": set(),
     "data": {"errors"},
     "model": {"errors", "data"},
     "diffusion": _MODEL,
     "training": {*_MODEL, "diffusion", "metrics", "baselines"},
     "annotations": {"errors", "data"},
-    "tasks": {*_MODEL, "diffusion", "training", "metrics", "annotations"},
+    "tasks": {*_MODEL, "compiled", "diffusion", "training", "metrics", "annotations"},
     "baselines": {"errors", "data"},
     "evaluation": {*_ENGINE, "engine", "baselines", "engine_reconstruction", "engine_integration"},
     "engine": _ENGINE,
@@ -88,7 +89,7 @@ MAY_IMPORT = {
     "jobs_worker": {"errors", "jobs_memory", "jobs_queue", "jobs_claims"},
     "figures": {"errors"},
     "report": {"data", "engine", "figures"},
-    "metrics": set(),
+    "metrics": {"compiled"},
     "distributed": {"errors", "data", "model", "tasks", "store_entry", "engine"},
     "cli_embed": {"errors", "data", "tasks", "engine", "distributed", "cli_progress"},
     "cli": {

@@ -176,8 +176,9 @@ def test_too_few_cells_for_components(
         principal_components(dataset, ProjectionSettings())
 
 
-def test_more_cells_than_are_searched_exactly_have_a_map_too() -> None:
-    """From 8,192 cells on pynndescent searches neighbours; vectors come read-only, as the store maps them from disk."""
+def test_more_cells_than_are_searched_exactly_have_a_map_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pynndescent searches neighbours then; vectors come read-only, as the store maps them from disk."""
+    monkeypatch.setattr(neighbors, "EXACT_CELLS", 8_000)
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(0, 1, (5000, 8)), rng.normal(12, 1, (3500, 8))]).astype(np.float32)
     vectors.flags.writeable = False
