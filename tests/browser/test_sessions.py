@@ -1,0 +1,38 @@
+"""A session without a browser is one to the server: what the benchmark of many people stands on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from websockets.asyncio.server import serve
+
+from benchmarks.tab import Tab
+
+_PATIENCE = 180
+
+
+def test_a_tab_without_a_browser_walks_and_is_told_what_is_not_there(server: str) -> None:
+    async def visit() -> None:
+        async with Tab(server, "knockout", {"data": "few.h5ad", "project": "00000000000000ab"}) as tab:
+            await asyncio.wait_for(tab.load(), _PATIENCE)
+            assert tab.elements("heading")[0].proto.body == "Knockout"
+            assert "few\\.h5ad" in tab.text()
+            assert tab.element("button", key="embed").proto.label == "Embed 300 cells"
+            await asyncio.wait_for(tab.walk("Model"), _PATIENCE)
+            assert tab.elements("heading")[0].proto.body == "Model"
+            with pytest.raises(LookupError, match="no button 'embed'"):
+                await tab.click(key="embed")
+
+    asyncio.run(visit())
+
+
+def test_a_tab_says_when_the_server_has_gone() -> None:
+    async def visit() -> None:
+        async with serve(lambda connection: connection.recv(), "localhost", 0) as closing:
+            port = closing.sockets[0].getsockname()[1]
+            async with Tab(f"http://localhost:{port}", "", {}) as tab:
+                with pytest.raises(ConnectionError, match="closed the connection"):
+                    await asyncio.wait_for(tab.load(), _PATIENCE)
+
+    asyncio.run(visit())
