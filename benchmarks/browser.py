@@ -28,6 +28,7 @@ _ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
     "--disable-gpu-rasterization",
+    "--disable-gpu-compositing",
 ]
 _LOOK_SECONDS = 0.2
 

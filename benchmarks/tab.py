@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
 
-from google.protobuf.message import Message
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
@@ -41,7 +40,7 @@ class Drawn:
     """
 
     kind: str
-    proto: Message
+    proto: Any
     run: str
     fragment: str
 

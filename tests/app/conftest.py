@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import anndata
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.runtime.pages_manager import PagesManager
 from streamlit.testing.v1 import AppTest
 
@@ -66,7 +68,8 @@ def app(engine: Engine, checkpoint: Path, files: Path, monkeypatch: pytest.Monke
 def _like_a_warm_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pages run through app.py, as a server does once ``st.navigation`` was called in any session.
 
-    AppTest forgets that before every run, and then runs the files of ``pages/`` alone (streamlit 1.67).
+    AppTest forgets that before every run, and then runs the files of ``pages/`` alone; and in every run it looks anew
+    through all that is installed for components of other packages, which takes it a third of a second (streamlit 1.67).
     """
     begin = PagesManager.__init__
 
@@ -75,6 +78,10 @@ def _like_a_warm_server(monkeypatch: pytest.MonkeyPatch) -> None:
         PagesManager.uses_pages_directory = False
 
     monkeypatch.setattr(PagesManager, "__init__", begin_warm)
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", _components)
+
+
+_components = cache(manifest_scanner.scan_component_manifests)
 
 
 def texts(app: AppTest) -> str:

@@ -34,6 +34,7 @@ _ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
     "--disable-gpu-rasterization",
+    "--disable-gpu-compositing",
 ]
 
 _PICTURE = "[class*=st-key-picture-] .nsewdrag"

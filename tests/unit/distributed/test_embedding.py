@@ -40,7 +40,17 @@ def engine(checkpoint: Path) -> Engine:
     return Engine(checkpoint, "cpu")
 
 
-def test_a_worker_killed_on_the_way_changes_nothing(scheduler: str, engine: Engine, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real cells for 15 chunks: more than each of four workers can hold at once."""
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    anndata.read_h5ad(DEMO)[::3].copy().write_h5ad(path)
+    return path
+
+
+def test_a_worker_killed_on_the_way_changes_nothing(
+    scheduler: str, engine: Engine, cells: Path, tmp_path: Path
+) -> None:
     with Client(scheduler, set_as_default=False) as client:
         client.wait_for_workers(4, timeout=60)
         victim = min(client.run(os.getpid).values())
@@ -56,7 +66,7 @@ def test_a_worker_killed_on_the_way_changes_nothing(scheduler: str, engine: Engi
                 left_at_kill.append(total - done)
 
     target = tmp_path / "out.zarr"
-    with engine.open(DEMO) as dataset:
+    with engine.open(cells) as dataset:
         made = embed_on_workers(engine, dataset, target, scheduler, progress=kill)
         assert left_at_kill[0] > 0
         assert made.device == "cpu"
@@ -66,9 +76,9 @@ def test_a_worker_killed_on_the_way_changes_nothing(scheduler: str, engine: Engi
         assert again.vectors.folder == work_folder(target), "nothing is left to do, so nobody is asked"
 
 
-def test_only_what_is_missing_is_computed_again(scheduler: str, engine: Engine, tmp_path: Path) -> None:
+def test_only_what_is_missing_is_computed_again(scheduler: str, engine: Engine, cells: Path, tmp_path: Path) -> None:
     target, calls = tmp_path / "out.zarr", []
-    with engine.open(DEMO) as dataset:
+    with engine.open(cells) as dataset:
         with pytest.raises(Cancelled):
             embed_on_workers(
                 engine,
@@ -76,7 +86,7 @@ def test_only_what_is_missing_is_computed_again(scheduler: str, engine: Engine, 
                 target,
                 scheduler,
                 progress=lambda *said: calls.append(said),
-                cancelled=lambda: len(calls) > 9,
+                cancelled=lambda: len(calls) > 4,
             )
         folder = work_folder(target)
         chunks = folder / "result.zarr" / "obsm" / "X_scdiva"
@@ -92,20 +102,20 @@ def test_only_what_is_missing_is_computed_again(scheduler: str, engine: Engine, 
 
 
 def test_the_command_writes_a_store_that_anndata_reads(
-    scheduler: str, engine: Engine, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    scheduler: str, engine: Engine, checkpoint: Path, cells: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out = tmp_path / "results" / "out.zarr"
-    command = ["embed", str(DEMO), "--checkpoint", str(checkpoint), "-o", str(out), "--no-map", "--scheduler"]
+    command = ["embed", str(cells), "--checkpoint", str(checkpoint), "-o", str(out), "--no-map", "--scheduler"]
     assert main([*command, scheduler]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{out}\n"
-    assert "Embedding cells on 4 workers: 0 of 2,700" in printed.err
+    assert "Embedding cells on 4 workers: 0 of 900" in printed.err
     assert list(out.parent.iterdir()) == [out], "nothing of the work is left"
-    found, cells = anndata.read_zarr(out), anndata.read_h5ad(DEMO, backed="r")
-    with engine.open(DEMO) as dataset:
+    found, read = anndata.read_zarr(out), anndata.read_h5ad(cells, backed="r")
+    with engine.open(cells) as dataset:
         np.testing.assert_allclose(found.obsm["X_scdiva"], engine.embed(dataset), atol=1e-5)
-    assert list(found.obs_names) == list(cells.obs_names)
-    assert found.obs["cell_type"].equals(cells.obs["cell_type"])
+    assert list(found.obs_names) == list(read.obs_names)
+    assert found.obs["cell_type"].equals(read.obs["cell_type"])
     assert found.uns["scdiva"]["device"] == '"dask workers, cpu"'
     assert main([*command, NOBODY]) == 0, "it is there, so nobody is asked"
     assert main([*command[:-2], "--scheduler", scheduler]) == 1

@@ -23,7 +23,7 @@ from scdiva_core.tasks.grn_scores import attention_scores
 
 SPECIAL = ("<pad>", "<mask>", "<pad_fill>", "<bos>", "<eos>")
 REGULATORS, TARGETS, OTHERS, CELLS = 10, 60, 10, 1200
-STEPS, BATCH = 1500, 16
+STEPS, BATCH = 600, 16
 
 
 @dataclass(frozen=True, eq=False)
