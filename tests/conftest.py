@@ -30,23 +30,20 @@ def reference_root() -> Path:
     return _existing(Path(os.environ.get("SCDIVA_REFERENCE", ROOT.parent / "shared" / "reference")))
 
 
-_TOGETHER = {
-    "tests/app/": "pages",  # they share what was computed once for all of them
-    # A browser, its server and its worker keep two cores busy by themselves, and so do four workers of dask; two of
-    # these at once wait for one another.
-    "tests/browser/": "many processes",
-    "tests/unit/distributed/": "many processes",
-}
+_MANY_PROCESSES = ("tests/browser/", "tests/unit/distributed/")
 
 
-class SomeFoldersTogether(LoadFileScheduling):
-    """Files go to processes whole, and all of some folders to one process."""
+class OneBrowserAtATime(LoadFileScheduling):
+    """Files go to processes whole, those that start many processes to one alone.
+
+    A browser, its server and its worker keep two cores busy by themselves, and so do four workers of dask; two of
+    these at once wait for one another.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        named = (group for folder, group in _TOGETHER.items() if nodeid.startswith(folder))
-        return next(named, super()._split_scope(nodeid))
+        return "many processes" if nodeid.startswith(_MANY_PROCESSES) else super()._split_scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Use it where files go to processes whole."""
-    return SomeFoldersTogether(config, log) if config.getvalue("dist") == "loadfile" else None
+    return OneBrowserAtATime(config, log) if config.getvalue("dist") == "loadfile" else None

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from scipy.stats import binomtest
 
 from scdiva_core.figures import parts
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import VALUE_SCALE, Theme, category_style, theme
 from scdiva_core.figures.text import escaped, shortened
 
@@ -79,7 +79,7 @@ def volcano(table: pd.DataFrame, *, title: str, dark: bool = False) -> go.Figure
             hovertemplate="<b>%{text}</b><br>log2 fold change %{customdata[0]:.2f}, q %{customdata[1]:.2~g}"
             "<br>detected in %{customdata[2]:.0%} inside, %{customdata[3]:.0%} outside<extra></extra>",
         )
-    figure.update_layout(base_layout(title=title, note="", height=480, dark=dark))
+    apply_layout(figure, title=title, note="", height=480, dark=dark)
     figure.update_layout(margin={"l": 56, "t": 84, "b": 48}, legend=parts.LEGEND_ABOVE)
     beyond = int((np.abs(fold) > _WIDEST_FOLD).sum())
     note = f"; {beyond:,} beyond ±{_WIDEST_FOLD:.0f} at the edge" if beyond else ""
@@ -159,7 +159,7 @@ def dot_plot(
         marker = {"color": colours.missing, "size": _LARGEST_DOT * np.sqrt(share), "symbol": "circle"}
         figure.add_scatter(x=[None], y=[None], mode="markers", name=f"{share:.0%} of cells", marker=marker)
     lacking = [gene for kind, found in zip(kinds, shown, strict=True) for gene in kind if gene not in found]
-    figure.update_layout(base_layout(title="", note="", height=190 + parts.ROW_PIXELS * len(groups), dark=dark))
+    apply_layout(figure, title="", note="", height=190 + parts.ROW_PIXELS * len(groups), dark=dark)
     highest = max(float(profile["mean_log1p"].max()), 1e-9)
     bar = {"title": {"text": "mean log1p", "side": "right", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0}
     scale = {"colorscale": VALUE_SCALE, "cmin": 0, "cmax": highest, "colorbar": bar}
@@ -246,7 +246,7 @@ def alluvial(old: Sequence[str], new: Sequence[str], *, dark: bool = False) -> g
     changed = sum(cells for (before, after), cells in flows.items() if before != after)
     title = f"{changed:,} of {_cells(n_cells)} changed their label ({changed / n_cells:.1%})"
     height = int(np.clip(26 * max(map(len, totals)) + 100, 260, 1600))
-    figure.update_layout(base_layout(title=title, note="", height=height, dark=dark))
+    apply_layout(figure, title=title, note="", height=height, dark=dark)
     return figure.update_layout(margin={"l": 8, "r": 8, "t": 48, "b": 12})
 
 
@@ -318,7 +318,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, bins: int = 10, *, da
         row=2,
         col=1,
     )
-    figure.update_layout(base_layout(title="", note="", height=420, dark=dark))
+    apply_layout(figure, title="", note="", height=420, dark=dark)
     figure.update_layout(margin={"l": 52, "t": 36, "b": 44}, legend=parts.LEGEND_ABOVE, dragmode=False)
     parts.style_axis(figure, "x", "stated probability", dark=dark, range=[0, 1], fixedrange=True)
     parts.style_axis(figure, "y", "share that is right", dark=dark, range=[-0.02, 1.02], fixedrange=True)
@@ -371,7 +371,7 @@ def composition(table: pd.DataFrame, *, dark: bool = False) -> go.Figure:
             customdata=[f"{part:,} of {_cells(size)}" for part, size in zip(column, sizes, strict=True)],
             hovertemplate="<b>%{meta}</b><br>%{x:.1%}: %{customdata}<extra></extra>",
         )
-    figure.update_layout(base_layout(title="", note="", height=110 + parts.ROW_PIXELS * len(groups), dark=dark))
+    apply_layout(figure, title="", note="", height=110 + parts.ROW_PIXELS * len(groups), dark=dark)
     legend = parts.LEGEND_ABOVE | {"traceorder": "normal"}  # as in the bars
     figure.update_layout(barmode="stack", margin={"l": 12, "r": 24, "t": 24}, legend=legend, dragmode=False)
     parts.style_axis(figure, "x", "share of the cells", dark=dark, range=[0, 1], tickformat=".0%", fixedrange=True)

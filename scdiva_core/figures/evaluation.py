@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.text import escaped, shortened
 
@@ -87,7 +87,7 @@ def dot_plot(
             legendrank=rank,
         )
     legend = _ENTRY_PIXELS * (len(methods) if narrow else 1)
-    figure.update_layout(base_layout(title="", note="", height=80 + legend + _ROW_PIXELS * len(rows), dark=dark))
+    apply_layout(figure, title="", note="", height=80 + legend + _ROW_PIXELS * len(rows), dark=dark)
     figure.update_layout(
         margin={"l": 8, "r": 8, "t": 8, "b": 44},
         dragmode=False,

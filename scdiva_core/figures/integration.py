@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.parts import sentence, style_axis
 from scdiva_core.figures.text import escaped
@@ -82,7 +82,7 @@ def metric_bars(
                 x=chance[name], row=row, col=1, line={"dash": "dot", "width": 1.5, "color": theme(dark=dark).text}
             )
     height = 70 + len(there) * (60 + _ROW_PIXELS * len(table))
-    figure.update_layout(base_layout(title="", note=note, height=height, dark=dark))
+    apply_layout(figure, title="", note=note, height=height, dark=dark)
     figure.update_layout(dragmode=False, margin={"l": 8, "r": 8, "t": 62 if note else 40, "b": 30})
     style_axis(figure, "x", "", dark=dark, range=[0, 1.02], fixedrange=True)
     style_axis(figure, "y", "", dark=dark, autorange="reversed", fixedrange=True)

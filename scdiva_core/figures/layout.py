@@ -44,6 +44,23 @@ def base_layout(*, title: str, note: str, height: int, dark: bool) -> go.Layout:
     )
 
 
+def apply_layout(figure: go.Figure, *, title: str, note: str, height: int, dark: bool) -> None:
+    """Give a figure that has its traces the layout that all have in common; what else its own layout says stays.
+
+    ``update_layout`` with a whole layout goes through all that a layout can hold, which takes ten times as long.
+
+    Parameters
+    ----------
+    figure
+        Changed in place.
+    title, note, height, dark
+        As of `base_layout`.
+    """
+    own = figure.layout.to_plotly_json()
+    own.pop("template", None)
+    figure.layout = base_layout(title=title, note=note, height=height, dark=dark).update(own)
+
+
 def plain_axis(label: str, colours: Theme) -> dict[str, object]:
     """Axis without ticks: the numbers of a UMAP mean nothing."""
     return {

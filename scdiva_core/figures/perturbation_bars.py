@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from scdiva_core.figures import parts
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.text import escaped, shortened
 
@@ -67,7 +67,7 @@ def headed(figure: go.Figure, title: str, says: str, *, height: int, dark: bool,
     head = shortened(title, _TITLE_CHARACTERS) or lines.pop(0)
     below = "<br>".join(lines)
     top = 44 + 16 * len(lines) + (42 if legend else 12)  # two lines of a legend, as on a phone
-    figure.update_layout(base_layout(title="", note="", height=height + top, dark=dark))
+    apply_layout(figure, title="", note="", height=height + top, dark=dark)
     text = f"{head}<br><span style='font-size:12px'>{below}</span>" if below else head
     # A share of the height would push the title out of a low figure and into the legend of a high one.
     figure.update_layout(title={"text": text, "y": 1 - _TITLE_TOP / (height + top)})

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from scdiva_core.figures import parts
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.text import escaped
 
@@ -72,7 +72,7 @@ def training_curve(
         figure.update_yaxes(title={"text": title, "font": {"size": 12}}, row=row, col=1)
     lines = -(-len(figure.data) // 2)  # two names fit beside each other on a phone
     top = (40 if note else 16) + _LEGEND_ROW * lines
-    figure.update_layout(base_layout(title="", note=note, height=_HEIGHT + _LEGEND_ROW * lines, dark=dark))
+    apply_layout(figure, title="", note=note, height=_HEIGHT + _LEGEND_ROW * lines, dark=dark)
     figure.update_layout(legend=parts.LEGEND_ABOVE, margin={"t": top, "l": 8, "b": 40}, dragmode=False)
     grid = {"gridcolor": theme(dark=dark).grid, "zeroline": False, "automargin": True, "fixedrange": True}
     figure.update_yaxes(**grid)

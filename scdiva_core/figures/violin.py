@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from scdiva_core.figures.layout import base_layout
+from scdiva_core.figures.layout import apply_layout
 from scdiva_core.figures.palette import category_style, theme
 from scdiva_core.figures.text import escaped
 
@@ -56,7 +56,7 @@ def violins(
             showlegend=False,
         )
         figure.add_trace(violin, row=1, col=position)
-    figure.update_layout(base_layout(title=title, note="", height=height, dark=dark))
+    apply_layout(figure, title=title, note="", height=height, dark=dark)
     figure.update_layout(margin={"l": 48, "r": 8, "t": 44 if title else 12, "b": 30 if len(columns) > 1 else 8})
     figure.update_yaxes(gridcolor=colours.grid, zeroline=False, rangemode="tozero", nticks=6)
     # A single quantity is named by what stands around the figure.

@@ -15,7 +15,7 @@ from scdiva_core.tasks.neighbors import ProjectionSettings
 from tests.app.conftest import ROOT
 from tests.naming_checkpoint import write_naming_checkpoint
 
-OWNERS = iter(range(0xB0, 0xFFFF))
+OWNERS = iter(range(0x1000, 0x1FFF))
 
 Open = Callable[..., AppTest]
 

@@ -14,7 +14,7 @@ from scdiva_core.engine_integration import IntegrateSettings, IntegrationResult,
 from scdiva_core.tasks.neighbors import ProjectionSettings
 from tests.app.conftest import ROOT
 
-OWNERS = iter(range(0x7000, 0x7FFF))
+OWNERS = iter(range(0x8000, 0x8FFF))
 SETTINGS = IntegrateSettings("donor", "cell_type")
 
 Open = Callable[..., AppTest]

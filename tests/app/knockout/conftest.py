@@ -18,7 +18,7 @@ from scdiva_core.tasks.neighbors import ProjectionSettings
 from tests.app.conftest import ROOT
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
-OWNERS = iter(range(0xC0, 0xFFFF))
+OWNERS = iter(range(0x2000, 0x2FFF))
 
 Open = Callable[..., AppTest]
 
