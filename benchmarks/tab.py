@@ -67,7 +67,8 @@ class Tab:
         self._polls: dict[str, asyncio.Task[None]] = {}
         self._running, self._gone, self._ended = False, False, asyncio.Condition()
         self._run = ""
-        self._done: list[frozenset[str]] = []  # of runs that have ended, which parts of the page they drew
+        self._begun: set[str] = set()  # runs since something was last asked for
+        self._done: list[frozenset[str]] = []  # of those that have ended, which parts of the page they drew
         self._connection: ClientConnection
         self._reader: asyncio.Task[None]
 
@@ -176,6 +177,7 @@ class Tab:
 
     async def _reaction(self, fragment: str, ask: Callable[[], Any]) -> None:
         """Ask, and wait for a run that began afterwards, of this part or of the whole page, to end."""
+        self._begun.clear()
         self._done.clear()
         await ask()
         await self._wait(lambda: any(not parts or fragment in parts for parts in self._done))
@@ -212,6 +214,7 @@ class Tab:
 
     def _on_new_session(self, message: ForwardMsg) -> None:
         self._script, self._run = message.new_session.page_script_hash, message.metadata.run.script_run_id
+        self._begun.add(self._run)
         if not message.metadata.run.fragment_ids:
             self._stop_polls()
 
@@ -228,7 +231,8 @@ class Tab:
         if message.script_finished == _EARLY:
             return
         run = message.metadata.run
-        self._done.append(frozenset(run.fragment_ids))
+        if run.script_run_id in self._begun:
+            self._done.append(frozenset(run.fragment_ids))
         # What this run did not draw again is gone from the page, or from those parts of it that ran.
         self._elements = {
             path: drawn
