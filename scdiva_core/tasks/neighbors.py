@@ -188,13 +188,13 @@ def _tools(adata: anndata.AnnData, settings: ProjectionSettings) -> list[Callabl
 
     quick: dict[str, Any] = {"flavor": "igraph", "n_iterations": 2, "directed": False}
     return [
-        lambda: neighbor_graph(adata, n_neighbors, **graph, **seed),
+        lambda: add_neighbors(adata, n_neighbors, **graph, **seed),
         lambda: sc.tl.leiden(adata, settings.resolution, **quick, **seed),
         lambda: sc.tl.umap(adata, min_dist=settings.min_dist, **seed),
     ]
 
 
-def neighbor_graph(adata: anndata.AnnData, n_neighbors: int, *, use_rep: str, random_state: int) -> None:
+def add_neighbors(adata: anndata.AnnData, n_neighbors: int, *, use_rep: str, random_state: int) -> None:
     """Add scanpy's graph of nearest neighbours: exact up to `EXACT_CELLS`, approximate beyond.
 
     scanpy leaves exact search at 8,192 cells, and what it takes then compiles for over a minute in each process.
@@ -300,7 +300,7 @@ def compile_ahead() -> threading.Thread:
         adata = anndata.AnnData(obsm={"X_points": points})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in `project`
-            neighbor_graph(adata, 15, use_rep="X_points", random_state=0)
+            add_neighbors(adata, 15, use_rep="X_points", random_state=0)
             sc.tl.umap(adata, random_state=0)
 
     thread = threading.Thread(target=draw, name="compile-ahead", daemon=True)

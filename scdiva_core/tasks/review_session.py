@@ -17,7 +17,7 @@ from scdiva_core.annotations.replay import AnnotationState
 from scdiva_core.data.ontology import CellOntology
 from scdiva_core.errors import DataError
 from scdiva_core.tasks.annotation import UNKNOWN, LabelCalls
-from scdiva_core.tasks.neighbors import NEIGHBORS, neighbor_graph
+from scdiva_core.tasks.neighbors import NEIGHBORS, add_neighbors
 from scdiva_core.tasks.review import ReviewItem, doubt, neighbor_votes, review_queue
 
 FEWEST_TO_SPLIT = 10
@@ -291,7 +291,7 @@ def sub_clusters(vectors: NDArray[np.floating], resolution: float = 1.0, *, seed
     adata = anndata.AnnData(obsm={"X_cells": np.ascontiguousarray(vectors, np.float32)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scanpy warns of choices made here on purpose
-        neighbor_graph(adata, min(NEIGHBORS, len(vectors) - 1), use_rep="X_cells", random_state=seed)
+        add_neighbors(adata, min(NEIGHBORS, len(vectors) - 1), use_rep="X_cells", random_state=seed)
         sc.tl.leiden(adata, resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
     return adata.obs["leiden"].astype(int).to_numpy(np.int32)
 
