@@ -1,4 +1,4 @@
-"""The app on a port of its own and Chromium before it: what benchmarks in the browser share."""
+"""The app on a port of its own and Chromium before it: what benchmarks and tests in the browser share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = "[class*=st-key-picture-] .nsewdrag"
 IDLE = "[data-testid=stApp][data-test-script-state=notRunning]"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
 # WebGL without a graphics card; a sandbox needs rights that containers lack.
 _ARGUMENTS = [
     "--no-sandbox",
@@ -34,7 +38,7 @@ _LOOK_SECONDS = 0.2
 
 
 def chromium() -> dict[str, Any]:
-    """Options to launch the installed Chromium with."""
+    """Options to launch the installed Chromium with; its path is None where there is none."""
     return {"executable_path": next(filter(None, map(shutil.which, _BROWSERS)), None), "args": _ARGUMENTS}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 
-from benchmarks.people import PATIENCE, Person
+from benchmarks.people import PATIENCE, Person, Seen
 from benchmarks.tab import Tab
 
 _PICTURE = "picture-X_scdiva"
@@ -15,7 +16,10 @@ _EVERYWHERE = [-1000.0, 1000.0, 1000.0, -1000.0]
 class TabPerson(Person):
     """One session in a `Tab`; parameters as of `Person`."""
 
-    _tab: Tab | None = None
+    def __init__(self, address: str, number: int, seen: Seen) -> None:
+        super().__init__(address, number, seen)
+        self._session = AsyncExitStack()
+        self._tab: Tab
 
     async def begin(self) -> None:
         """Open the file's map, and have it made unless it is there."""
@@ -26,20 +30,17 @@ class TabPerson(Person):
 
     async def leave(self) -> None:
         """Close the tab."""
-        if self._tab is not None:
-            await self._tab.__aexit__(None, None, None)
-            self._tab = None
+        await self._session.aclose()
 
     async def open(self, page: str, **query: str) -> None:
         """Load a page by its address, in a new session as a browser does."""
         await self.leave()
-        tab = Tab(self.address, page, self.query | query)
+        self._tab = Tab(self.address, page, self.query | query)
 
         async def load() -> None:
-            await tab.__aenter__()
-            await tab.load()
+            await self._session.enter_async_context(self._tab)
+            await self._tab.load()
 
-        self._tab = tab
         await self._reaction("page opened by its address", load())
 
     async def to_the_map(self) -> None:

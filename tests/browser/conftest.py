@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,27 +17,12 @@ import anndata
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from benchmarks.browser import IDLE, PICTURE
+from benchmarks.browser import chromium as chromium_options
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PBMC = ROOT / "assets" / "demo" / "tenx_pbmc3k.h5ad"
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_MAC = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-)
-# WebGL without a graphics card; a sandbox needs rights that containers lack.
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--disable-gpu-rasterization",
-    "--disable-gpu-compositing",
-]
-
-_PICTURE = "[class*=st-key-picture-] .nsewdrag"
-
 _PATIENCE = 180_000  # ms for a server that has just started beside other tests: no test is about speed
 expect.set_options(timeout=30_000)
 
@@ -116,11 +100,11 @@ def _wait_for(url: str, child: subprocess.Popen[bytes], log: Path) -> None:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A Chromium of this machine; closed after this folder, for Playwright keeps the thread's event loop running."""
-    found = next(filter(None, map(shutil.which, (*_NAMES, *_MAC))), None)
-    if found is None:
-        pytest.skip(f"needs a Chromium; looked for {', '.join(_NAMES)}")
+    options = chromium_options()
+    if options["executable_path"] is None:
+        pytest.skip("needs a Chromium or a Chrome on the PATH")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(**options)
         yield browser
         browser.close()
 
@@ -141,9 +125,7 @@ class Visit:
     def settled(self) -> None:
         """Wait until the script has run and its title is there."""
         expect(self.page.locator("h1").first).to_be_visible(timeout=_PATIENCE)
-        expect(self.page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_be_visible(
-            timeout=_PATIENCE
-        )
+        expect(self.page.locator(IDLE)).to_be_visible(timeout=_PATIENCE)
 
     def go(self, title: str) -> None:
         """Follow the navigation."""
@@ -153,12 +135,12 @@ class Visit:
 
     def picture(self) -> None:
         """Wait for the scatter plot of the Embedding page."""
-        expect(self.page.locator(_PICTURE).first).to_be_visible(timeout=90_000)
+        expect(self.page.locator(PICTURE).first).to_be_visible(timeout=90_000)
         self.settled()
 
     def lasso(self) -> None:
         """Draw around the lower left half of the picture."""
-        area = self.page.locator(_PICTURE).first.bounding_box()
+        area = self.page.locator(PICTURE).first.bounding_box()
         corners = [(0.02, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
         points = [(area["x"] + x * area["width"], area["y"] + y * area["height"]) for x, y in corners]
         self.page.mouse.move(*points[0])
