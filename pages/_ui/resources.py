@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages._ui import datasets, memory, state
+from pages._ui import datasets, state
 from pages._ui.project import Project
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.preflight import Preflight
@@ -103,16 +103,11 @@ def dataset(choice: state.Choice) -> H5adDataset:
     return _dataset(checkpoint(), str(path), _stamp(path), choice.matrix, choice.values)
 
 
-def _let_go(cells: H5adDataset) -> None:
-    cells.close()
-    memory.give_back_soon()
-
-
 @st.cache_resource(
     show_spinner="Opening the file …",
     scope="session",
     max_entries=_CURRENT,
-    on_release=_let_go,
+    on_release=lambda cells: cells.close(),
 )
 def _dataset(name: str, path: str, stamp: tuple[int, int], matrix: str | None, values: state.Values) -> H5adDataset:
     return engine().open(path, matrix=matrix, values=values)
