@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages._ui.downloads import download_routes
+from pages._ui.memory import giving_back
 from pages._ui.upload import upload_routes
 
 _IMAGES = Path(__file__).resolve().parent / "assets" / "images"
@@ -36,4 +37,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 else:
-    app = st.App(__file__, routes=[*upload_routes(), *download_routes()])
+    app = st.App(__file__, routes=[*upload_routes(), *download_routes()], lifespan=giving_back)

@@ -30,20 +30,21 @@ def reference_root() -> Path:
     return _existing(Path(os.environ.get("SCDIVA_REFERENCE", ROOT.parent / "shared" / "reference")))
 
 
-_MANY_PROCESSES = ("tests/browser/", "tests/unit/distributed/")
+_TOGETHER = {"tests/app/": "pages", "tests/browser/": "many processes", "tests/unit/distributed/": "many processes"}
 
 
-class OneBrowserAtATime(LoadFileScheduling):
-    """Files go to processes whole, those that start many processes to one alone.
+class FilesTogether(LoadFileScheduling):
+    """Files go to processes whole, and some of them to the same process.
 
-    A browser, its server and its worker keep two cores busy by themselves, and so do four workers of dask; two of
-    these at once wait for one another.
+    The pages share what they show, which each process would compute for itself. A browser, its server and its worker
+    keep two cores busy by themselves, and so do four workers of dask; two of these at once wait for one another.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "many processes" if nodeid.startswith(_MANY_PROCESSES) else super()._split_scope(nodeid)
+        together = (name for folder, name in _TOGETHER.items() if nodeid.startswith(folder))
+        return next(together, super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Use it where files go to processes whole."""
-    return OneBrowserAtATime(config, log) if config.getvalue("dist") == "loadfile" else None
+    return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata
@@ -13,7 +13,6 @@ from streamlit.testing.v1 import AppTest
 
 from pages._ui.frame import PAGES
 from pages._ui.project import Project
-from scdiva_core import jobs_claims
 from scdiva_core.engine import Engine
 from scdiva_core.engine_finetune import FinetuneRequest
 from scdiva_core.jobs import Job, JobQueue
@@ -31,11 +30,15 @@ def queue(engine: Engine) -> JobQueue:
 
 
 def finished(engine: Engine, owner: str) -> Job:
+    _wait(lambda: not queue(engine).jobs(owner)[0].active)
+    return queue(engine).jobs(owner)[0]
+
+
+def _wait(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 90
-    while (job := queue(engine).jobs(owner)[0]).active:
-        assert time.monotonic() < deadline, job
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
-    return job
 
 
 def test_it_says_what_would_be_learned_and_what_is_left_out(open_page: Open) -> None:
@@ -192,20 +195,19 @@ def test_a_checkpoint_is_renamed_deleted_and_put_back(
 
 
 def test_one_that_a_job_reads_is_not_deleted(
-    open_page: Open, own: dict[str, str], engine: Engine, files: Path, project: str
+    open_page: Open, own: dict[str, str], engine: Engine, tmp_path: Path
 ) -> None:
-    latest = own["integration"]
-    assert not open_page().button(key="finetune-delete").disabled
-    folder = engine.store.root.parent / "checkpoints" / latest
-    waiting = queue(engine).submit("time:sleep", {"checkpoint": str(folder)}, title="reads it", owner="nobody")
-    lock = jobs_claims.take_lock(queue(engine).lock_path("mine"))
-    with queue(engine).transaction() as table:  # as if this process were the worker that runs it
-        table.execute("UPDATE jobs SET state = 'running', device = 'mine' WHERE id = ?", (waiting.id,))
     page = open_page()
-    with queue(engine).transaction() as table:
-        table.execute("DELETE FROM jobs WHERE id = ?", (waiting.id,))
-    os.close(lock)
-    assert page.button(key="finetune-delete").disabled
+    assert not page.button(key="finetune-delete").disabled
+    folder = engine.store.root.parent / "checkpoints" / own["integration"]
+    payload = {"checkpoint": str(folder), "until": str(tmp_path / "enough")}
+    job = queue(engine).submit("tests.unit.job_functions:steps", payload, title="reads it", owner="nobody")
+    _wait(lambda: queue(engine).get(job.id).state == "running")
+    page.run()
+    disabled = page.button(key="finetune-delete").disabled
+    (tmp_path / "enough").touch()
+    _wait(lambda: not queue(engine).get(job.id).active)
+    assert disabled
 
 
 def test_a_checkpoint_is_taken_home_without_code(

@@ -28,11 +28,12 @@ LOAD = """
 import json, sys
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.model.network import ScDiVaModel
-try:
-    model = ScDiVaModel.from_pretrained(sys.argv[1])
-    print(json.dumps({"sha256": model.sha256, "genes": len(model.vocabulary), "card": model.card}))
-except ScDiVaError as error:
-    print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}))
+for name in sys.argv[1:]:
+    try:
+        model = ScDiVaModel.from_pretrained(name)
+        print(json.dumps({"sha256": model.sha256, "genes": len(model.vocabulary), "card": model.card}))
+    except ScDiVaError as error:
+        print(json.dumps({"error": type(error).__name__, "message": error.message, "hint": error.hint}))
 """
 
 
@@ -123,81 +124,60 @@ def run(code: str, endpoint: str, cache: Path, *arguments: str, **environment: s
     return done.stdout
 
 
-def load(name: str, endpoint: str, cache: Path, **environment: str) -> dict:
-    return json.loads(run(LOAD, endpoint, cache, name, **environment).splitlines()[-1])
+def load(endpoint: str, cache: Path, *names: str, **environment: str) -> list[dict]:
+    """Load checkpoints one after the other; what each of them is, or why it was refused."""
+    return [json.loads(line) for line in run(LOAD, endpoint, cache, *names, **environment).splitlines()[-len(names) :]]
 
 
 def test_checkpoint_is_fetched_once_and_then_survives_without_the_hub(tiny_checkpoint: Path, tmp_path: Path) -> None:
     expected = hashlib.sha256((tiny_checkpoint / "model.safetensors").read_bytes()).hexdigest()
     cache = tmp_path / "cache"
     with hub({"owner/tiny": tiny_checkpoint}) as server:
-        first = load("owner/tiny", server.endpoint, cache)
+        first, second = load(server.endpoint, cache, "owner/tiny", "owner/tiny")
         fetched = [line for line in server.requests if line.startswith("GET") and "/resolve/" in line]
-        server.requests.clear()
-        second = load("owner/tiny", server.endpoint, cache)
-        fetched_again = [line for line in server.requests if line.startswith("GET") and "/resolve/" in line]
     assert first == second
     assert first["sha256"] == expected
     assert first["card"]["name"] == "tiny"
-    assert len(fetched) == len(set(fetched)) == 5
-    assert fetched_again == []
-    assert load("owner/tiny", server.endpoint, cache) == first, "the server is gone, the copy is not"
-    assert load("owner/tiny", server.endpoint, cache, HF_HUB_OFFLINE="1") == first
+    assert len(fetched) == len(set(fetched)) == 5, "the second time nothing is"
+    kept, absent = load(server.endpoint, cache, "owner/tiny", "owner/never-fetched")
+    assert kept == first, "the server is gone, the copy is not"
+    assert absent["error"] == "HubError"
+    assert "could not be reached for 'owner/never-fetched'" in absent["message"]
+    assert "folder's path" in absent["hint"]
+    assert load(server.endpoint, cache, "owner/tiny", HF_HUB_OFFLINE="1") == [first]
 
 
-def test_only_the_files_of_a_checkpoint_are_fetched(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    repository.mkdir()
+def test_only_the_files_of_a_checkpoint_are_fetched_and_what_is_none_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    names = ("full", "empty", "bare")
+    repositories = {f"owner/{name}": tmp_path / name for name in names}
+    for folder in repositories.values():
+        folder.mkdir()
+    full, empty, bare = repositories.values()
     for file in tiny_checkpoint.iterdir():
-        (repository / file.name).symlink_to(file)
+        (full / file.name).symlink_to(file)
     for name in ("training_data.h5ad", "modeling.py", "pytorch_model.bin"):
-        (repository / name).write_bytes(b"never wanted")
+        (full / name).write_bytes(b"never wanted")
     labels = {"ids": list("abcdef"), "names": list("ABCDEF"), "temperature": 1}
-    (repository / "labels.json").write_text(json.dumps(labels))
-    with hub({"owner/full": repository}) as server:
-        assert "sha256" in load("owner/full", server.endpoint, tmp_path / "cache")
-        fetched = {line.rpartition("/")[2] for line in server.requests if "/resolve/" in line}
+    (full / "labels.json").write_text(json.dumps(labels))
+    (empty / "README.md").write_text("# Soon")
+    (empty / "vocab.json").write_text('["<pad>", "A"]')
+    for name in ("model.safetensors", "config.json"):
+        (bare / name).symlink_to(tiny_checkpoint / name)
+
+    with hub(repositories) as server:
+        found = load(server.endpoint, tmp_path / "cache", *repositories, "owner/absent")
+        fetched = {line.rpartition("/")[2] for line in server.requests if "owner/full/resolve/" in line}
+
+    assert "sha256" in found[0]
     assert fetched == {"labels.json", *(file.name for file in tiny_checkpoint.iterdir())}
-
-
-def test_nothing_cached_and_no_hub(tmp_path: Path) -> None:
-    with hub({}) as server:
-        gone = server.endpoint
-    found = load("owner/tiny", gone, tmp_path / "cache")
-    assert found["error"] == "HubError"
-    assert "could not be reached for 'owner/tiny'" in found["message"]
-    assert "folder's path" in found["hint"]
-
-
-def test_a_repository_that_is_not_there(tmp_path: Path) -> None:
-    with hub({}) as server:
-        found = load("owner/absent", server.endpoint, tmp_path / "cache")
-    assert found["error"] == "HubError"
-    assert "no repository 'owner/absent'" in found["message"]
-    assert "spelling" in found["hint"]
-
-
-def test_a_repository_without_weights(tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    (repository / "README.md").write_text("# Soon")
-    (repository / "vocab.json").write_text('["<pad>", "A"]')
-    with hub({"owner/empty": repository}) as server:
-        found = load("owner/empty", server.endpoint, tmp_path / "cache")
-    assert found["error"] == "HubError"
-    assert found["message"] == "owner/empty holds no weights among its 2 files."
-    assert "model.safetensors" in found["hint"]
-
-
-def test_weights_without_vocabulary_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    repository.mkdir()
-    (repository / "model.safetensors").symlink_to(tiny_checkpoint / "model.safetensors")
-    (repository / "config.json").symlink_to(tiny_checkpoint / "config.json")
-    with hub({"owner/bare": repository}) as server:
-        found = load("owner/bare", server.endpoint, tmp_path / "cache")
-    assert found["error"] == "VocabularyError"
-    assert "vocabulary is missing" in found["message"]
+    assert [refused["error"] for refused in found[1:]] == ["HubError", "VocabularyError", "HubError"]
+    assert found[1]["message"] == "owner/empty holds no weights among its 2 files."
+    assert "model.safetensors" in found[1]["hint"]
+    assert "vocabulary is missing" in found[2]["message"]
+    assert "no repository 'owner/absent'" in found[3]["message"]
+    assert "spelling" in found[3]["hint"]
 
 
 # The model card's quick-start, line for line but for the first import.

@@ -1,0 +1,60 @@
+"""What sessions leave behind goes back to the system: for weeks of many people, and for the machine's other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from streamlit.runtime import get_instance
+
+_LOOK_SECONDS = 30.0
+
+
+@asynccontextmanager
+async def giving_back(app: object) -> AsyncIterator[None]:
+    """Look after what sessions hold for as long as the server runs; the lifespan of a ``streamlit.App``."""
+    looking = asyncio.create_task(_look())
+    try:
+        yield
+    finally:
+        looking.cancel()
+
+
+async def _look() -> None:
+    known: set[str] = set()
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        present = _sessions()
+        if known - present:
+            give_back(everybody_left=not present)
+        known = present
+
+
+def _sessions() -> set[str]:
+    """Sessions that are open or may come back.
+
+    Streamlit forgets one that was away for ``server.disconnectedSessionTTL`` when it next looks, which it does only
+    when somebody else comes or goes: the last ones would stay for good. It offers no other way to have it look.
+    """
+    return {found.session.id for found in get_instance()._session_mgr.list_sessions()}
+
+
+def give_back(*, everybody_left: bool) -> None:
+    """Free what is in circles, and have glibc return what Python freed.
+
+    Parameters
+    ----------
+    everybody_left
+        Look through what the engine's libraries made, too, where objects of a session lie that was there when they
+        were loaded. It takes half a second, in which nobody is served.
+    """
+    if everybody_left:
+        gc.unfreeze()
+    gc.collect()
+    if everybody_left:
+        gc.freeze()
+    with suppress(AttributeError, OSError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
