@@ -23,10 +23,12 @@ help:  ## list these targets
 run: $(READY)  ## open the app in the browser (installs what it needs on first use)
 	$(BIN)/python -m streamlit run app.py
 
-# One thread each: two processes with two threads each wait for one another on two cores. Files keep their order, so
-# that the slow ones (browser) do not come last, when one process would have nothing left to do.
+# One thread each, for numba too, and none that spins as it waits: two processes with two threads each wait for one
+# another on two cores, and take three times as long. Files keep their order, so that the slow ones (browser) do not
+# come last, when one process would have nothing left to do.
 test: $(TEST_READY) chromium  ## run every test, the browser's included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
+	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(TEST_READY)  ## check style, docstrings, imports and formatting
 	$(BIN)/python -m ruff check .
