@@ -15,7 +15,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
@@ -32,7 +33,7 @@ from scdiva_core.model.card_text import read_card_text
 from scdiva_core.model.config import ScDiVaConfig
 from scdiva_core.model.hub import download_checkpoint
 from scdiva_core.model.layout import COMPANION_FILES, MADE_FROM_WEIGHTS, VOCABULARY_FILES, WEIGHT_FILES
-from scdiva_core.model.network import CellLabels, ScDiVaModel, rotary_table
+from scdiva_core.model.network import CellLabels, ScDiVaModel
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -201,13 +202,24 @@ def find_weights(source: str | Path) -> Path:
     raise CheckpointError(msg, "Give a folder, a weights file, or a hub id such as 'owner/name'.")
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves new parameters as they lie in memory.
+
+    The device "meta" would do so too, but has torch load its compiler, which takes longer than all the rest.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def _empty_model(config: ScDiVaConfig) -> ScDiVaModel:
     """Build a network without drawing its weights: half of the time to load a full-size one."""
-    with torch.device("meta"):
-        model = ScDiVaModel(config)
-    model.to_empty(device="cpu")
-    model.rotary = rotary_table(config)
-    return model
+    with _Undrawn():
+        return ScDiVaModel(config)
 
 
 def _read_vocabulary(folder: Path) -> GeneVocabulary:
