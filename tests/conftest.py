@@ -45,6 +45,11 @@ class FilesTogether(LoadFileScheduling):
         return next(together, super()._split_scope(nodeid))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Browsers come after all else: by then one process has compiled what the app's workers need for a map."""
+    items.sort(key=lambda item: item.nodeid.startswith("tests/browser/"))
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
     """Use it where files go to processes whole."""
     return FilesTogether(config, log) if config.getvalue("dist") == "loadfile" else None

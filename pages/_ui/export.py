@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Literal
 
 import plotly.graph_objects as go
 import streamlit as st
-
-from scdiva_core.figures.static import render
 
 _PLOTLY_CONFIG = {
     "displaylogo": False,
@@ -31,9 +30,9 @@ def plotly_config(name: str) -> dict[str, object]:
 
 
 def file_name(*parts: str) -> str:
-    """Name for a file, of letters, digits, dots and dashes."""
+    """Name for a file, of letters, digits, dots and dashes; a data set's ending is left out."""
     stem = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(parts)).strip("-.")
-    return stem[:100] or "scdiva"
+    return re.sub(r"\.h5ad(?=-|$)", "", stem)[:100] or "scdiva"
 
 
 def figure_downloads(figure: Callable[[], go.Figure], name: str, *, key: str, size: tuple[int, int]) -> None:
@@ -56,13 +55,13 @@ def figure_downloads(figure: Callable[[], go.Figure], name: str, *, key: str, si
             "PNG",
             "image/png",
             "300 dpi, for slides and print.",
-            lambda: render(figure(), "png", width=width, height=height),
+            lambda: _for_print(figure(), "png", width, height),
         ),
         (
             "SVG",
             "image/svg+xml",
             "Text stays editable, points are one picture.",
-            lambda: render(figure(), "svg", width=width, height=height),
+            lambda: _for_print(figure(), "svg", width, height),
         ),
         ("HTML", "text/html", "Interactive, works offline in any browser.", lambda: as_html(figure())),
     )
@@ -77,6 +76,12 @@ def figure_downloads(figure: Callable[[], go.Figure], name: str, *, key: str, si
             icon=":material/download:",
             on_click="ignore",
         )
+
+
+def _for_print(figure: go.Figure, kind: Literal["png", "svg"], width: int, height: int) -> bytes:
+    from scdiva_core.figures.static import render  # matplotlib: a page itself needs none of it
+
+    return render(figure, kind, width=width, height=height)
 
 
 def as_html(figure: go.Figure) -> str:

@@ -23,6 +23,7 @@ from scdiva_core.errors import VocabularyError
 _SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 _MADE_UNIQUE = re.compile(r"(.+?)[-.]\d{1,2}", re.DOTALL)  # anndata appends "-1", R's make.unique ".1"
 _RANK = {"symbol": 0, "ensembl": 1, "previous": 2, "alias": 3}
+_MOST_REMEMBERED = 200_000  # names: symbols and ids of one organism
 _SAME_KIND = 0.9  # share of names of one kind above which the others are taken for stray ones
 
 
@@ -79,6 +80,7 @@ class GeneVocabulary:
         self.tokens: tuple[str, ...] = tuple(tokens)
         self._ids = {token: i for i, token in enumerate(self.tokens) if not _SPECIAL.fullmatch(token)}
         self._check()
+        self._found: dict[str, tuple[int, str] | None] = {}
         self.gene_ids: np.ndarray = np.fromiter(self._ids.values(), dtype=np.int64, count=len(self._ids))
 
     def _check(self) -> None:
@@ -175,6 +177,15 @@ class GeneVocabulary:
         return hit
 
     def _find_exactly(self, name: str) -> tuple[int, str] | None:
+        """Look a name up once: the next session, or the next column, has the same names."""
+        found = self._found.get(name, ())
+        if found == ():
+            if len(self._found) >= _MOST_REMEMBERED:
+                self._found.clear()
+            found = self._found[name] = self._looked_up(name)
+        return found
+
+    def _looked_up(self, name: str) -> tuple[int, str] | None:
         """Return token id (-1 for a gene the vocabulary lacks) and how; None for a name nobody knows."""
         ensembl = is_ensembl(name)
         if name in self._ids:

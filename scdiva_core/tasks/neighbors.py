@@ -14,7 +14,6 @@ import anndata
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 from torch.cuda import is_available as gpu_is_there
 
 from scdiva_core import compiled
@@ -259,6 +258,8 @@ def nearest_cells(vectors: NDArray[np.floating], k: int = NEIGHBORS, *, seed: in
         return _nearest_in_parts(vectors, k, seed)
     vectors = np.array(vectors, np.float32)  # a copy, as in `project`
     if n_cells <= EXACT_CELLS:
+        from sklearn.neighbors import NearestNeighbors  # half a second, and a page needs none of it
+
         search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
         return search.kneighbors(return_distance=False).astype(np.int64)
     found = compiled.umap_learn().nearest_neighbors(

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.neighbors import NearestNeighbors
 
 from scdiva_core.tasks.progress import IsCancelled, never, stop_if
 
@@ -58,6 +56,8 @@ def stratify(vectors: NDArray[np.floating], *, seed: int = 0, cancelled: IsCance
     cancelled
         Asked between blocks.
     """
+    from sklearn.cluster import MiniBatchKMeans  # half a second, and a page needs none of it
+
     n_cells = len(vectors)
     rng = np.random.default_rng(seed)
     fitted = np.sort(rng.choice(n_cells, min(n_cells, _FITTED), replace=False))
@@ -141,6 +141,8 @@ def nearest(
     tuple of ndarray
         Cells ``[m]``, the places of their nearest ``[m, k]``, the nearest first, and distances, float32 ``[m, k]``.
     """
+    from sklearn.neighbors import NearestNeighbors  # as in `stratify`
+
     kind = strata.of[among]
     of_kind = _grouped(kind, len(strata.centres))
     of_all = _grouped(strata.of, len(strata.centres))

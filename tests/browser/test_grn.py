@@ -91,7 +91,7 @@ def test_make_a_network_click_a_gene_take_it_home_and_knock_it_out(visit: Begin,
     expect(page.get_by_role("heading", name="Network of cell_type=CD4 T")).to_be_visible()
 
     file = saved(page, "GraphML", tmp_path)
-    assert file.name == "few.h5ad-Network-of-cell-type-CD4-T.graphml"
+    assert file.name == "few-Network-of-cell-type-CD4-T.graphml"
     graph = nx.read_graphml(file)
     regulator = max((gene for gene, node in graph.nodes.items() if node["regulator"]), key=graph.out_degree)
     assert graph.out_degree(regulator) == 5

@@ -94,7 +94,7 @@ def test_knock_out_a_gene_see_the_bars_and_take_the_table_home(visit: Begin, tmp
     expect(bars).to_contain_text("CD79A knocked out")
     user.settled()
     table = saved(page, "Table (CSV)", ".st-key-ko-groups-table-csv", tmp_path)
-    assert table.name == "few.h5ad-CD79A-knocked-out-cell-types.csv"
+    assert table.name == "few-CD79A-knocked-out-cell-types.csv"
     header, *rows = table.read_text(encoding="utf-8").splitlines()
     assert header.startswith("group,n_cells,n_read,shift,null_mean")
     assert len(rows) == 8

@@ -1,4 +1,4 @@
-"""Hundreds of hostile files, opened as the app does: each is read or refused, and nothing outside is touched."""
+"""A hundred hostile files, opened as the app does: each is read or refused, and nothing outside is touched."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.hostile_run import Child, Watch, run
 
 pytestmark = pytest.mark.fuzz
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
-FILES = 200
+FILES = 100
 
 
 @pytest.fixture(scope="module")

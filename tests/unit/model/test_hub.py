@@ -202,10 +202,10 @@ with torch.no_grad():
 
 
 @pytest.fixture
-def full_size(tmp_path: Path) -> Iterator[Path]:
-    """A checkpoint of the published size, its weights drawn on purpose; about 470 MB, removed afterwards."""
+def one_layer(tmp_path: Path) -> Iterator[Path]:
+    """A checkpoint of the published genes and width in one layer, its weights drawn on purpose; removed afterwards."""
     folder = tmp_path / "ScDiVa"
-    model = ScDiVaModel(ScDiVaConfig())
+    model = ScDiVaModel(ScDiVaConfig(num_layers=1))
     genes = [f"GENE{i}" for i in range(41818 - 5)]
     model.vocabulary = GeneVocabulary(["<pad>", "<mask>", *genes, "<pad_fill>", "<bos>", "<eos>"])
     model.card = {"name": "drawn for a test", "random_weights": True}
@@ -217,7 +217,7 @@ def full_size(tmp_path: Path) -> Iterator[Path]:
             file.unlink()
 
 
-def test_quick_start_of_the_model_card_runs(full_size: Path, tmp_path: Path) -> None:
-    with hub({"warming666/ScDiVa": full_size}) as server:
+def test_quick_start_of_the_model_card_runs(one_layer: Path, tmp_path: Path) -> None:
+    with hub({"warming666/ScDiVa": one_layer}) as server:
         printed = run(QUICK_START, server.endpoint, tmp_path / "cache")
     assert printed.splitlines() == [str(torch.Size([2, 128])), str(torch.Size([2, 100]))]

@@ -324,7 +324,7 @@ def test_random_genes_tested_as_if_real_have_uniform_p(name: str) -> None:
     statistics = gene_statistics(sample)
     known = statistics[(statistics["read"] >= 3) & ~statistics["symbol"].duplicated(keep=False)]
     genes = known.iloc[rng.choice(len(known), 200, replace=False)].set_index("symbol")
-    cache = ShiftCache(model, model.tokenizer, sample, most_cells=3)
+    cache = ShiftCache(model, model.tokenizer, sample, most_cells=2)
     shifts = dict(zip(genes.index, cache.of([Perturbation((gene,)) for gene in genes.index]), strict=True))
     p = []
     for gene in genes.index:
