@@ -1,4 +1,4 @@
-"""What sessions leave behind goes back to the system: for weeks of many people, and for the machine's other programs."""
+"""What sessions leave behind goes back to the system: for weeks of many people, and for other programs."""
 
 from __future__ import annotations
 
