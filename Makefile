@@ -62,17 +62,18 @@ $(BIN)/pip:
 	  echo "Name one, for example: make run PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# Not compiled: that takes longer than all the rest, and Python compiles what it uses when it first does.
 $(READY): requirements.txt | $(BIN)/pip
 	@echo "Installing what requirements.txt names into $(VENV); the first time takes some minutes."
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.txt
 	@touch $@
 
 $(TEST_READY): tests/requirements.txt $(READY)
-	$(BIN)/python -m pip install --quiet --requirement tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement tests/requirements.txt
 	@touch $@
 
 $(BENCH_READY): benchmarks/requirements.txt $(READY)
-	$(BIN)/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement benchmarks/requirements.txt
 	@touch $@
 
 # The browser tests skip without a browser; CI counts that as a failure (.ci/run).

@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager, suppress
 from streamlit.runtime import get_instance
 
 _LOOK_SECONDS = 30.0
+_M_ARENA_MAX = -8  # of malloc.h
+_HEAPS = 2
 
 
 @asynccontextmanager
 async def giving_back(app: object) -> AsyncIterator[None]:
     """Look after what sessions hold for as long as the server runs; the lifespan of a ``streamlit.App``."""
+    # Each run of a page is a thread, and glibc gives threads heaps of their own, up to eight for each core: what one
+    # of them has freed the others do not use.
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
     looking = asyncio.create_task(_look())
     try:
         yield
@@ -56,5 +62,5 @@ def give_back(*, everybody_left: bool) -> None:
     gc.collect()
     if everybody_left:
         gc.freeze()
-    with suppress(AttributeError, OSError):  # another C library than glibc
+    with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
