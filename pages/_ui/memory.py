@@ -8,9 +8,10 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import streamlit as st
 from streamlit.runtime import get_instance
 
-_LOOK_SECONDS = 30.0
+_LOOKS = 4  # while a session that has left may come back
 _M_ARENA_MAX = -8  # of malloc.h
 _HEAPS = 2
 
@@ -32,7 +33,7 @@ async def giving_back(app: object) -> AsyncIterator[None]:
 async def _look() -> None:
     known: set[str] = set()
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(st.get_option("server.disconnectedSessionTTL") / _LOOKS)
         present = _sessions()
         if known - present:
             give_back(everybody_left=not present)

@@ -208,8 +208,27 @@ def add_neighbors(adata: anndata.AnnData, n_neighbors: int, *, use_rep: str, ran
     import scanpy as sc
 
     compiled.umap_learn()
-    search = "sklearn" if adata.n_obs <= EXACT_CELLS else None
+    search = "sklearn" if adata.n_obs <= EXACT_CELLS else _approximate(adata.n_obs, n_neighbors, random_state)
     sc.pp.neighbors(adata, n_neighbors, use_rep=use_rep, random_state=random_state, transformer=search)
+
+
+def _approximate(n_obs: int, n_neighbors: int, seed: int) -> Any:
+    """Set pynndescent up as scanpy does, but stop it at the neighbours.
+
+    Its own ``fit_transform`` goes on to an index for cells that are not there, which nobody asks for, and compiles for
+    longer over that than over the search.
+    """
+    import scanpy as sc
+    from pynndescent import PyNNDescentTransformer
+
+    class NeighborsOnly(PyNNDescentTransformer):
+        def fit_transform(self, X: Any, y: Any = None, **_: Any) -> sp.csr_matrix:
+            return self.fit(X, compress_index=False).transform(None)
+
+    trees, rounds = min(64, 5 + round(n_obs**0.5 / 20)), max(5, round(np.log2(n_obs)))
+    return NeighborsOnly(
+        n_neighbors=n_neighbors, random_state=seed, n_trees=trees, n_iters=rounds, n_jobs=sc.settings.n_jobs
+    )
 
 
 def _rapids() -> Any:
