@@ -43,10 +43,12 @@ async def _look() -> None:
 def _sessions() -> set[str]:
     """Sessions that are open or may come back.
 
-    Streamlit forgets one that was away for ``server.disconnectedSessionTTL`` when it next looks, which it does only
-    when somebody else comes or goes: the last ones would stay for good. It offers no other way to have it look.
+    Streamlit lets go of one that was away for ``server.disconnectedSessionTTL`` when the next one leaves: the last ones
+    would stay for good. It offers no other way to have it look.
     """
-    return {found.session.id for found in get_instance()._session_mgr.list_sessions()}
+    manager = get_instance()._session_mgr
+    manager._session_storage._cache.expire()
+    return {found.session.id for found in manager.list_sessions()}
 
 
 def give_back(*, everybody_left: bool) -> None:
