@@ -24,8 +24,8 @@ run: $(READY)  ## open the app in the browser (installs what it needs on first u
 	$(BIN)/python -m streamlit run app.py
 
 # One thread each, for numba too, and none that spins as it waits: two processes with two threads each wait for one
-# another on two cores, and take three times as long. Files keep their order, so that the slow ones (browser) do not
-# come last, when one process would have nothing left to do.
+# another on two cores, and take three times as long. Files keep their order, so that the slow ones (the pages, the
+# browser: see tests/conftest.py) begin early, and no process is left with them when the other has nothing to do.
 test: $(TEST_READY) chromium  ## run every test, the browser's included
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
 	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -220,9 +220,8 @@ class Tab:
 
     def _on_navigation(self, message: ForwardMsg) -> None:
         self._pages = {page.page_name: page.page_script_hash for page in message.navigation.app_pages}
-        self._script = (
-            message.navigation.page_script_hash
-        )  # the page that is drawn, which need not be the one asked for
+        # The page that is drawn need not be the one that was asked for.
+        self._script = message.navigation.page_script_hash
 
     def _on_page_info_changed(self, message: ForwardMsg) -> None:
         self._query = message.page_info_changed.query_string

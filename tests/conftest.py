@@ -46,7 +46,7 @@ class FilesTogether(LoadFileScheduling):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Browsers come after all else: by then one process has compiled what the app's workers need for a map."""
+    """Browsers come after dask, with which they share a process: by then the other has compiled what a map needs."""
     items.sort(key=lambda item: item.nodeid.startswith("tests/browser/"))
 
 

@@ -36,7 +36,7 @@ async def _look() -> None:
         await asyncio.sleep(st.get_option("server.disconnectedSessionTTL") / _LOOKS)
         present = _sessions()
         if known - present:
-            give_back(everybody_left=not present)
+            _give_back(everybody_left=not present)
         known = present
 
 
@@ -51,7 +51,7 @@ def _sessions() -> set[str]:
     return {found.session.id for found in manager.list_sessions()}
 
 
-def give_back(*, everybody_left: bool) -> None:
+def _give_back(*, everybody_left: bool) -> None:
     """Free what is in circles, and have glibc return what Python freed.
 
     Parameters
