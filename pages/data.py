@@ -9,6 +9,7 @@ from pages._ui import cards, datasets, errors, export, frame, jobs_panel, resour
 from pages._ui.upload import upload_rules, upload_token
 from pages._ui.uploader import uploader
 from scdiva_core.data.h5ad import H5adDataset
+from scdiva_core.data.preflight import Preflight
 from scdiva_core.data.spreadsheet import as_csv
 from scdiva_core.errors import ScDiVaError
 from scdiva_core.figures.violin import violins
@@ -26,6 +27,10 @@ def page() -> None:
     """Draw the page."""
     st.title("Data")
     st.caption("Your file is read where it lies and never changed. Nothing leaves this machine.")
+    choice, found = state.choice(), None
+    # Above what else can be opened, which fills a phone's first screen.
+    with errors.shown():
+        found = resources.preflight(choice)
     demos, by_path, upload = st.tabs(["Demo data", "Open a file", "Upload"])
     with demos:
         _demos()
@@ -41,10 +46,12 @@ def page() -> None:
     )
     if problem := state.problem():
         errors.show(problem)
-        st.caption("The data set below is still open.")
+        if found is not None:
+            st.caption("The data set below is still open.")
     st.space("small")
-    with errors.shown():
-        _current(state.choice())
+    if found is not None:
+        with errors.shown():
+            _current(choice, found)
 
 
 def _open(choice: state.Choice) -> None:
@@ -100,8 +107,7 @@ def _upload() -> None:
         st.rerun()
 
 
-def _current(choice: state.Choice) -> None:
-    found = resources.preflight(choice)
+def _current(choice: state.Choice, found: Preflight) -> None:
     name = datasets.display_name(choice, resources.project())
     with st.container(border=True, key="preflight"):
         left, right = st.columns([3, 1], vertical_alignment="center")

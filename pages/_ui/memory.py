@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import streamlit as st
 from streamlit.runtime import get_instance
 
+_LOG = logging.getLogger(__name__)
 _LOOKS = 4  # while a session that has left may come back
 _M_ARENA_MAX = -8  # of malloc.h
 _HEAPS = 2
@@ -24,10 +26,17 @@ async def giving_back(app: object) -> AsyncIterator[None]:
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
     looking = asyncio.create_task(_look())
+    looking.add_done_callback(_tell)
     try:
         yield
     finally:
         looking.cancel()
+
+
+def _tell(looking: asyncio.Task[None]) -> None:
+    """Say why nobody looks any more: the server runs on, and would grow without a word."""
+    if not looking.cancelled():
+        _LOG.error("Memory of sessions that left is no longer given back.", exc_info=looking.exception())
 
 
 async def _look() -> None:

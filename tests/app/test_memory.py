@@ -46,3 +46,18 @@ def test_they_are_let_go_though_nobody_comes_after_them(monkeypatch: pytest.Monk
         return False
 
     assert asyncio.run(server())
+
+
+def test_a_server_that_no_longer_looks_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "get_instance", SimpleNamespace)  # of another Streamlit: it keeps sessions elsewhere
+    monkeypatch.setattr(memory.st, "get_option", lambda _: _TTL)
+
+    async def server() -> None:
+        async with memory.giving_back(None):
+            await asyncio.sleep(_TTL)
+
+    asyncio.run(server())
+    assert "no longer given back" in caplog.text
+    assert "_session_mgr" in caplog.text
