@@ -72,7 +72,7 @@ def serving(home: Path, files: Path) -> Iterator[tuple[str, psutil.Process]]:
     finally:
         child.terminate()
         child.wait(timeout=30)
-    if "Uncaught" in (text := log.read_text()):
+    if "Traceback" in (text := log.read_text()):
         print(text[-5000:], file=sys.stderr)
 
 

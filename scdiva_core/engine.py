@@ -6,7 +6,6 @@ import hashlib
 import json
 import threading
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from scdiva_core.data.preflight import Preflight, preflight
 from scdiva_core.data.tokenizer import Tokenizer
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import CheckpointError, DataError
+from scdiva_core.lazy import cached_property
 from scdiva_core.model.checkpoint import find_weights, load_pretrained
 from scdiva_core.model.profiles import PROFILES_FILE, Profiles
 from scdiva_core.store import ResultStore, StoredResult, home

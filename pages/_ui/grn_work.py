@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from pages._ui.grn_words import DIRECTIONS
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.engine_grn import GrnResult, GrnSettings, estimate_seconds, stored_activity, stored_grn
 from scdiva_core.jobs import Job
+from scdiva_core.lazy import cached_property
 
 _GRN = "scdiva_core.engine_jobs:grn"
 _ACTIVITY = "scdiva_core.engine_jobs:regulon_activity"

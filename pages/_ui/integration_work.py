@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 
 import streamlit as st
 
@@ -24,6 +24,7 @@ from scdiva_core.engine_integration import (
     stored_map,
 )
 from scdiva_core.jobs import Job
+from scdiva_core.lazy import cached_property
 from scdiva_core.tasks.neighbors import Projection
 from scdiva_core.training.live_curve import curve_path, read_curve
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiva_core.engine_knockout import KnockoutSettings, ScreenSettings
+from scdiva_core.lazy import cached_property
 from scdiva_core.tasks.perturbation import Perturbation
 
 

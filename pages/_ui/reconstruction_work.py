@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +26,7 @@ from scdiva_core.engine_reconstruction import (
 )
 from scdiva_core.engine_reconstruction_denoising import estimate_denoise_seconds, stored_denoised
 from scdiva_core.jobs import Job
+from scdiva_core.lazy import cached_property
 
 _RECONSTRUCT = "scdiva_core.engine_jobs:reconstruct"
 _DENOISE = "scdiva_core.engine_jobs:denoise"

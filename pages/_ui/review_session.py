@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import streamlit as st
@@ -15,6 +14,7 @@ from scdiva_core.annotations.events import Action, StartingLabels
 from scdiva_core.annotations.replay import AnnotationState
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 from scdiva_core.tasks.annotation_export import Annotation
 from scdiva_core.tasks.review_session import OpenItem, Review, open_items, starting_labels, unreviewed
 

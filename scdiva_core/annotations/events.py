@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.packing import unpack_mask
 from scdiva_core.errors import DataError, StoreError
+from scdiva_core.lazy import cached_property
 
 Kind = Literal["begin", "label", "undo", "redo"]
 """A review is begun; cells are decided on; the last decision is taken back; it is made again after all."""

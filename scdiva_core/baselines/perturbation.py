@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 COMPONENTS = 10
 """Principal components of the linear model (Ahlmann-Eltze 2025)."""

@@ -8,7 +8,6 @@ rebuilt may be among the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from scdiva_core.data.tokenizer import TokenRows
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 NEIGHBOURS = 30
 """Other cells that a value is taken from; of 15, 30 and 50 none was clearly better on corpus cells (lung, blood)."""

@@ -6,7 +6,6 @@ Encodings are those of anndata's on-disk specification 0.2 (since 0.7, 2020) and
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import h5py
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 
 from scdiva_core.data.hdf5 import Array, attribute, keys, member, most_memory, most_rows, subgroup, text_attribute
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 _MOST_COLUMNS = 2_000
 _KINDS = {"f": "number", "i": "number", "u": "number", "b": "bool"}

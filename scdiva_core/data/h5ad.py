@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 from weakref import WeakValueDictionary
@@ -25,13 +24,15 @@ from scdiva_core.data.preflight import CHUNK_ROWS, MIN_SHARE, Preflight, report
 from scdiva_core.data.values import GeneColumns, count_bad, has_bad, log_normalised
 from scdiva_core.data.vocabulary import GeneMatch, GeneVocabulary
 from scdiva_core.errors import DataError, GeneMatchError
+from scdiva_core.lazy import cached_property
 
 Values = Literal["auto", "counts", "log1p"]
 _Table = TypeVar("_Table", pd.DataFrame, np.ndarray)
 
 # Tables of the cells, for as long as a data set holds them: twenty people look at a million cells with one of each.
 _tables: WeakValueDictionary[tuple[object, ...], pd.DataFrame | np.ndarray] = WeakValueDictionary()
-_tables_lock = threading.RLock()
+_reading: WeakValueDictionary[tuple[object, ...], threading.Lock] = WeakValueDictionary()
+_reading_lock = threading.Lock()
 
 
 def open_h5ad(
@@ -180,7 +181,9 @@ class H5adDataset:
         """Return what this process has read of these very bytes already, or read it."""
         stat = os.fstat(self._file.id.get_vfd_handle())
         key = (what, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        with _tables_lock:
+        with _reading_lock:
+            own = _reading.setdefault(key, threading.Lock())
+        with own:  # who comes second waits for this table, and for no other file's
             table = _tables.get(key)
             if table is None:
                 table = _tables[key] = read()

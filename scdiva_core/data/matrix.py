@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -17,6 +16,7 @@ import scipy.sparse as sp
 from scdiva_core.data.blocks import cut_rows, row_ranges
 from scdiva_core.data.hdf5 import Array
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 # Entries of a sparse block: 32 MB of values and indices, several times that while they are normalised.
 _BLOCK_ENTRIES = 4 << 20

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 _TABLE = Path(__file__).resolve().parents[2] / "assets" / "ontology" / "cell_ontology.tsv.gz"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from scdiva_core.data.hgnc import gene_names
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 COMPLEXES: dict[str, tuple[str, ...]] = {
     "AP1": ("FOS", "FOSB", "FOSL1", "FOSL2", "JUN", "JUNB", "JUND"),

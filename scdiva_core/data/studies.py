@@ -13,12 +13,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
 
 from scdiva_core.data.ontology import cell_ontology
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 
 Use = Literal["class", "group", "none"]
 

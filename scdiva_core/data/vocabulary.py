@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from scdiva_core.data.hgnc import gene_names, is_ensembl, without_version
 from scdiva_core.data.vocabulary_files import read_tokens
 from scdiva_core.errors import VocabularyError
+from scdiva_core.lazy import cached_property
 
 _SPECIAL = re.compile(r"<.*>|\[.*\]", re.DOTALL)
 _MADE_UNIQUE = re.compile(r"(.+?)[-.]\d{1,2}", re.DOTALL)  # anndata appends "-1", R's make.unique ".1"

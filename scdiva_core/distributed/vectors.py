@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numcodecs import Zstd
 from numpy.typing import NDArray
 
 from scdiva_core.errors import StoreError
+from scdiva_core.lazy import cached_property
 from scdiva_core.store_entry import disk_errors
 
 _MADE_OF = "made_of.json"

@@ -8,11 +8,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, NoReturn
 
 from scdiva_core.errors import CheckpointError
+from scdiva_core.lazy import cached_property
 
 MARKERS_FILE = "markers.tsv"
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from scdiva_core.data.heaps import check_references
 from scdiva_core.data.ontology import cell_ontology
 from scdiva_core.data.packing import pack_bytes, unpack_bytes
 from scdiva_core.errors import DataError, StoreError
+from scdiva_core.lazy import cached_property
 from scdiva_core.tasks.export import check_cells, write_columns, write_copy, write_record
 
 LABEL = "scdiva_label"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,6 +14,7 @@ from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.tokenizer import Tokenizer, TokenRows
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import DataError
+from scdiva_core.lazy import cached_property
 from scdiva_core.tasks.embedding import CHUNK_CELLS
 from scdiva_core.tasks.progress import IsCancelled, Progress, never, silent, stop_if
 

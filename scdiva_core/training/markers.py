@@ -7,7 +7,6 @@ study that sampled it, so it is held against three backgrounds, and the worst of
 from __future__ import annotations
 
 import re
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from scdiva_core.data.corpus import Corpus
 from scdiva_core.data.hgnc import gene_names
 from scdiva_core.data.ontology import cell_ontology
+from scdiva_core.lazy import cached_property
 from scdiva_core.model.markers import MOST, Marker, MarkerTable, Sign
 from scdiva_core.training.reference import classed_cells
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +15,7 @@ from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.data.tokenizer import EPSILON, TokenBatch
 from scdiva_core.data.vocabulary import GeneVocabulary
 from scdiva_core.errors import Cancelled, DataError
+from scdiva_core.lazy import cached_property
 from scdiva_core.model.network import ScDiVaModel
 from scdiva_core.training.finetune_cells import IsCancelled, Progress
 

@@ -21,6 +21,7 @@ _MODEL = {"errors", "data", "model"}
 _ENGINE = {*_MODEL, "diffusion", "training", "metrics", "tasks", "store"}
 MAY_IMPORT = {
     "errors": set(),
+    "lazy": set(),  # knows nothing, and everybody may import it
     "compiled": set(),
     "data": {"errors"},
     "model": {"errors", "data"},
@@ -173,7 +174,7 @@ def test_imports_inside_the_core_point_down() -> None:
     wrong = []
     for path in python_files("scdiva_core"):
         part = part_of(module_name(path))
-        allowed = MAY_IMPORT.get(part, set()) | {part}
+        allowed = MAY_IMPORT.get(part, set()) | {part, "lazy"}
         for line, name in imported_modules(path):
             if name.startswith("scdiva_core.") and part_of(name) not in allowed:
                 wrong.append(f"{where(path, line)} {part} may not import {name}")
@@ -197,6 +198,17 @@ def test_a_page_imports_no_other_page() -> None:
         for path in python_files("pages")
         for line, name in imported_modules(path)
         if name.split(".")[0] == "app" or (name.startswith("pages.") and not name.startswith("pages._ui"))
+    ]
+    assert not wrong, report(wrong)
+
+
+def test_no_property_has_a_lock_that_all_objects_of_its_class_share() -> None:
+    wrong = [
+        f"{where(path, line)} imports {name}: use scdiva_core.lazy"
+        for folder in ("scdiva_core", "pages")
+        for path in python_files(folder)
+        for line, name in imported_modules(path)
+        if name == "functools.cached_property"
     ]
     assert not wrong, report(wrong)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+import threading
 from pathlib import Path
 
 import anndata
@@ -312,6 +314,30 @@ def test_all_who_have_a_file_open_share_its_table_until_it_changes(pbmc, tmp_pat
         assert list(anew.obs_names) == list(pbmc.obs_names[40:60])
         assert len(anew.obs) == 20
     assert len(first.obs) == 40
+
+
+def test_sessions_that_read_tables_at_once_do_not_wait_for_each_other_for_ever(pbmc, tmp_path: Path) -> None:
+    interval = sys.getswitchinterval()
+    paths = [write(pbmc[:20, :200].copy(), tmp_path / f"{number}.h5ad") for number in range(2)]
+    for _ in range(30):
+        opened = [open_h5ad(path, human_genes()) for path in paths * 2]
+        together = threading.Barrier(len(opened))
+
+        def look(dataset: H5adDataset, what: str, together: threading.Barrier = together) -> None:
+            together.wait()
+            getattr(dataset, what)
+
+        wanted = zip(opened, ("obs", "obs_names", "obs_names", "obs"), strict=True)
+        threads = [threading.Thread(target=look, args=item, daemon=True) for item in wanted]
+        sys.setswitchinterval(1e-6)  # many more orders of who reads when
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        sys.setswitchinterval(interval)
+        assert not any(thread.is_alive() for thread in threads)
+        for dataset in opened:
+            dataset.close()
 
 
 def test_file_is_closed_hashed_and_left_alone(pbmc, tmp_path: Path) -> None:
