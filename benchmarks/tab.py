@@ -67,6 +67,7 @@ class Tab:
         self._polls: dict[str, asyncio.Task[None]] = {}
         self._running, self._gone, self._ended = False, False, asyncio.Condition()
         self._run = ""
+        self._whole = ""  # the run of the whole page that has not ended
         self._begun: set[str] = set()  # runs since something was last asked for
         self._done: list[frozenset[str]] = []  # of those that have ended, which parts of the page they drew
         self._connection: ClientConnection
@@ -214,8 +215,13 @@ class Tab:
 
     def _on_new_session(self, message: ForwardMsg) -> None:
         self._script, self._run = message.new_session.page_script_hash, message.metadata.run.script_run_id
+        # A busy server may forget to say that a run has ended, when a part of the page is asked for just then.
+        if message.metadata.run.fragment_ids and self._whole in self._begun:
+            self._done.append(frozenset())
         self._begun.add(self._run)
+        self._whole = ""
         if not message.metadata.run.fragment_ids:
+            self._whole = self._run
             self._stop_polls()
 
     def _on_navigation(self, message: ForwardMsg) -> None:
@@ -230,6 +236,8 @@ class Tab:
         self._running = message.session_status_changed.script_is_running
 
     def _on_script_finished(self, message: ForwardMsg) -> None:
+        if message.metadata.run.script_run_id == self._whole:
+            self._whole = ""
         if message.script_finished == _EARLY:
             return
         run = message.metadata.run

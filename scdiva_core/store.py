@@ -24,7 +24,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from scdiva_core.errors import StoreError
-from scdiva_core.store_entry import StoredResult, disk_errors, read_entry, save_array, to_json, write_entry
+from scdiva_core.store_entry import StoredResult, disk_errors, map_array, read_entry, save_array, to_json, write_entry
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _STALE_SECONDS = 24 * 3600  # a temporary folder older than this belongs to a process that was killed
@@ -195,8 +195,8 @@ class PartialArray:
 
     def __init__(self, store: ResultStore, key: str, folder: Path) -> None:
         self._store, self._key, self._folder = store, key, folder
-        self.values: np.memmap = np.load(folder / "values.npy", mmap_mode="r+", allow_pickle=False)
-        self.done: np.memmap = np.load(folder / "done.npy", mmap_mode="r+", allow_pickle=False)
+        self.values: np.memmap = map_array(folder / "values.npy", "r+")
+        self.done: np.memmap = map_array(folder / "done.npy", "r+")
 
     def write(self, rows: NDArray[np.integer] | slice, values: NDArray[Any]) -> None:
         """Store ``values [len(rows), n_cols]`` and mark those rows done."""
@@ -245,8 +245,8 @@ def _create_partial(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) 
 
 def _is_partial(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> bool:
     try:
-        values = np.load(folder / "values.npy", mmap_mode="r", allow_pickle=False)
-        done = np.load(folder / "done.npy", mmap_mode="r", allow_pickle=False)
+        values = map_array(folder / "values.npy")
+        done = map_array(folder / "done.npy")
     except (FileNotFoundError, ValueError, EOFError):
         return False
     return (values.shape, values.dtype, done.shape) == (shape, dtype, shape[:1])

@@ -7,12 +7,13 @@ import errno
 import json
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from scdiva_core.errors import StoreError
 
 _ENTRY = "entry.json"
+# numpy reads a header as Python, and before 3.11.8 two syntax trees built by two threads at once spoil each other.
+_READING_HEADER = threading.Lock()
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -33,7 +36,7 @@ class StoredArrays(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self._names:
             raise KeyError(name)
-        return np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return map_array(self._folder / f"{name}.npy")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -100,6 +103,18 @@ def write_entry(folder: Path, names: tuple[str, ...], meta: Mapping[str, Any]) -
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / _ENTRY)
+
+
+def map_array(path: Path, mode: Literal["r", "r+"] = "r") -> np.memmap:
+    """Map a ``.npy`` file into memory, to read it (``"r"``) or to write into it too (``"r+"``).
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, EOFError
+        It is absent, or no such file.
+    """
+    with _READING_HEADER:
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 def save_array(folder: Path, name: str, array: NDArray[Any]) -> None:

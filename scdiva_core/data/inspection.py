@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -227,9 +228,9 @@ def choose_genes(var: Table, vocabulary: GeneVocabulary, column: str | None = No
         if column not in known and column not in ("index", var.index_name):
             message = f"The table of genes has no column {column!r}."
             raise DataError(message, f"Choose 'index' or one of: {', '.join(known) or 'no other column'}.")
-        names = var.text(column) if column in known else var.index()
+        names = _one_string_a_name(var.text(column) if column in known else var.index())
         return GeneNames(column if column in known else None, names, vocabulary.match(names))
-    columns = {None: var.index()} | _name_columns(var)
+    columns = {None: _one_string_a_name(var.index())} | _name_columns(var)
     matches = {name: vocabulary.match(names) for name, names in columns.items()}
     most = max(match.n_known for match in matches.values())
     tokens = set(vocabulary.tokens)
@@ -250,5 +251,10 @@ def _name_columns(var: Table) -> dict[str | None, np.ndarray]:
     for column in var.columns:
         distinct = column.n_unique is None or column.n_unique > var.length // 2
         if column.kind in ("text", "category") and distinct and len(names) < _MOST_NAME_COLUMNS:
-            names[column.name] = var.text(column.name)
+            names[column.name] = _one_string_a_name(var.text(column.name))
     return names
+
+
+def _one_string_a_name(names: np.ndarray) -> np.ndarray:
+    """Share the strings with every open file that has the same genes: each session has one open, or three."""
+    return np.array([sys.intern(name) for name in names], object)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -115,6 +116,43 @@ def test_many_writers_and_readers_of_one_key_see_whole_entries(store: ResultStor
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+class Circle:
+    """Work for the collector, in which another thread goes on while this one is in the middle of a header."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        self.itself = None
+
+
+def test_many_threads_read_entries_at_once(store: ResultStore) -> None:
+    arrays = store.put(KEY, {"values": np.zeros((3, 4))}, {}).arrays
+    failed = []
+
+    def read() -> None:
+        for _ in range(1500):
+            Circle()
+            try:
+                assert arrays["values"].shape == (3, 4)
+            except Exception as error:  # noqa: BLE001 -- a thread's error would be lost
+                failed.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+    assert not failed
 
 
 @pytest.mark.parametrize("damage", ["cut", "no array", "no entry", "bad json", "other json", "bad header"])
