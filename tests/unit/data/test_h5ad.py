@@ -316,6 +316,13 @@ def test_all_who_have_a_file_open_share_its_table_until_it_changes(pbmc, tmp_pat
     assert len(first.obs) == 40
 
 
+def test_files_of_the_same_genes_share_their_names(pbmc, tmp_path: Path) -> None:
+    paths = [write(pbmc[:20, first : first + 300].copy(), tmp_path / f"{first}.h5ad") for first in (0, 100)]
+    with open_h5ad(paths[0], human_genes()) as one, open_h5ad(paths[1], human_genes()) as other:
+        assert list(one.var_names) == list(pbmc.var_names[:300])
+        assert all(mine is theirs for mine, theirs in zip(one.var_names[100:], other.var_names, strict=False))
+
+
 def test_sessions_that_read_tables_at_once_do_not_wait_for_each_other_for_ever(pbmc, tmp_path: Path) -> None:
     interval = sys.getswitchinterval()
     paths = [write(pbmc[:20, :200].copy(), tmp_path / f"{number}.h5ad") for number in range(2)]
