@@ -85,6 +85,6 @@ def test_a_link_to_something_that_is_gone_says_so(app: AppTest) -> None:
     app.run().switch_page("pages/data.py").run()
     assert not app.exception
     assert "There is no upload" in app.error[0].value
-    assert app.main.children[2].type == "alert", "on a phone what stands below the demos is off the screen"
+    assert app.main.children[2].type == "error", "on a phone what stands below the demos is off the screen"
     app.button(key="demo-pbmc3k").click().run()
     assert not app.error
