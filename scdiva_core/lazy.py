@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 
-class cached_property(functools.cached_property):  # noqa: N801
+class cached_property(functools.cached_property):
     """`functools.cached_property` without the lock that before Python 3.12 all instances of a class share.
 
     With that lock one session waits for another's file, and two sessions that hold a lock each wait for ever. As from
