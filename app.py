@@ -1,4 +1,4 @@
-"""ScDiVa Explorer: navigation, the sidebar, and the server with its upload route.
+"""ScDiVa Explorer: navigation, the sidebar, and the server with its own routes.
 
 ``streamlit run app.py`` reads this file twice: once as the ASGI application (``app:app``), and for each run of a
 page as the script ``__main__``.
@@ -11,6 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages._ui.downloads import download_routes
+from pages._ui.gene_lists import gene_list_routes
 from pages._ui.memory import giving_back
 from pages._ui.upload import upload_routes
 
@@ -37,4 +38,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
 else:
-    app = st.App(__file__, routes=[*upload_routes(), *download_routes()], lifespan=giving_back)
+    app = st.App(__file__, routes=[*upload_routes(), *download_routes(), *gene_list_routes()], lifespan=giving_back)

@@ -51,9 +51,9 @@ class TabPerson(Person):
 
     async def colour(self, gene: str) -> None:
         """Colour the map by a gene, and see it named over the picture."""
-        if not any(drawn.proto.label == "Gene" for drawn in self._tab.elements("selectbox")):
+        if "Gene" not in self._tab.gene_fields():
             await self._reaction("colour", self._tab.choose("Colour by", "Gene …"))
-        await self._reaction("colour", self._tab.choose("Gene", gene))
+        await self._reaction("colour", self._tab.choose_gene("Gene", gene))
         title = self._tab.figures()[0]["layout"]["title"]["text"]
         if f" {gene}," not in title:
             self.seen.errors.append(f"{self.name}: the picture is called {title!r} after {gene} was chosen")

@@ -8,13 +8,17 @@ of them; twenty of these can.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
@@ -59,6 +63,7 @@ class Tab:
     """
 
     def __init__(self, address: str, page: str, query: dict[str, str]) -> None:
+        self._server = address
         self._address = address.replace("http", "ws", 1) + "/_stcore/stream"
         self._page, self._query, self._script = page, urlencode(query), ""
         self._elements: dict[tuple[int, ...], Drawn] = {}
@@ -109,9 +114,19 @@ class Tab:
             raise LookupError(msg)
         await self._act(found, string_value=option)
 
+    async def choose_gene(self, label: str, symbol: str) -> None:
+        """Choose in a field of genes, whose list the browser fetches and keeps."""
+        field, told = self.gene_fields()[label]
+        if symbol not in await asyncio.to_thread(_genes, self._server + told["address"]):
+            msg = f"{label!r} offers no {symbol!r}"
+            raise LookupError(msg)
+        sent = json.dumps([{"event": "chosen", "value": [symbol]}])
+        await self._act(field, _make_trigger_id(field.proto.id, "events"), json_trigger_value=sent)
+
     def fill(self, label: str, text: str) -> None:
         """Write into a field of a form, which is sent with the form."""
-        self._hold(self.element("text_input", label=label), string_value=text)
+        field = self.element("text_input", label=label)
+        self._hold(field, field.proto.id, string_value=text)
 
     async def lasso(self, key: str, x: list[float], y: list[float]) -> None:
         """Draw around points of a picture."""
@@ -140,6 +155,11 @@ class Tab:
         msg = f"no {kind} {label or key!r} on the page, which says: {self.text()[:400]}"
         raise LookupError(msg)
 
+    def gene_fields(self) -> dict[str, tuple[Drawn, dict[str, Any]]]:
+        """Label of each field of genes -> the field, and what the page tells it."""
+        fields = ((drawn, json.loads(drawn.proto.json or "{}")) for drawn in self.elements("bidi_component"))
+        return {told["label"]: (drawn, told) for drawn, told in fields if "label" in told}
+
     def text(self) -> str:
         """Everything that is written on the page."""
         said = [drawn.proto.body for kind in ("heading", "markdown", "alert") for drawn in self.elements(kind)]
@@ -161,20 +181,21 @@ class Tab:
 
     # The protocol ---------------------------------------------------------------------------------------------------
 
-    async def _act(self, drawn: Drawn, **value: Any) -> None:
+    async def _act(self, drawn: Drawn, widget: str = "", **value: Any) -> None:
         """Change a widget, and wait until its part of the page has been drawn again."""
-        self._hold(drawn, **value)
+        widget = widget or drawn.proto.id
+        self._hold(drawn, widget, **value)
         try:
             await self._reaction(drawn.fragment, lambda: self._ask(drawn.fragment))
         finally:
-            if "trigger_value" in value:
-                self._states.pop(drawn.proto.id, None)
+            if value.keys() & {"trigger_value", "json_trigger_value"}:
+                self._states.pop(widget, None)
 
-    def _hold(self, drawn: Drawn, **value: Any) -> None:
+    def _hold(self, drawn: Drawn, widget: str, **value: Any) -> None:
         if getattr(drawn.proto, "disabled", False):
             msg = f"{drawn.proto.label!r} cannot be used now"
             raise LookupError(msg)
-        self._states[drawn.proto.id] = WidgetState(id=drawn.proto.id, **value)
+        self._states[widget] = WidgetState(id=widget, **value)
 
     async def _reaction(self, fragment: str, ask: Callable[[], Any]) -> None:
         """Ask, and wait for a run that began afterwards, of this part or of the whole page, to end."""
@@ -277,3 +298,10 @@ class Tab:
         for fragment in list(self._polls) if fragments is None else fragments:
             if (task := self._polls.pop(fragment, None)) is not None:
                 task.cancel()
+
+
+@lru_cache(maxsize=64)
+def _genes(address: str) -> frozenset[str]:
+    """Symbols of a list, fetched once as browsers do."""
+    with urlopen(address, timeout=60) as reply:
+        return frozenset(line.partition("\t")[0] for line in gzip.decompress(reply.read()).decode().split("\n"))

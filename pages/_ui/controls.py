@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from pages._ui import maps, resources, state, view, words
+from pages._ui.gene_box import leave_url, one_gene
 from scdiva_core.data.h5ad import H5adDataset
 
 GENE = "gene"
@@ -89,6 +90,7 @@ def colour_controls(source: Source) -> view.Colouring | None:
     )
     if option == GENE:
         return _gene(source)
+    leave_url(GENE)
     colouring = source.colouring(option)
     if isinstance(colouring, view.Numbers) and st.toggle(
         "Log scale", key="number_log", help=words.HELP["log"], persist_state="session"
@@ -98,17 +100,15 @@ def colour_controls(source: Source) -> view.Colouring | None:
 
 
 def _gene(source: Source) -> view.Numbers:
-    symbols = sorted(set(source.cells.gene_symbols))
-    known = set(symbols)
-    first = next((gene for gene in _BRIGHTEST_FIRST if gene in known), symbols[0])
-    symbol = st.selectbox(
+    symbols = source.cells.gene_symbols
+    symbol = one_gene(
         "Gene",
         symbols,
-        index=symbols.index(first),
-        key="gene",
-        bind="query-params",
+        next((gene for gene in _BRIGHTEST_FIRST if gene in symbols), min(symbols)),
+        key=GENE,
+        help_text="Type a symbol, an older name, an alias or an Ensembl id. Genes of the file that the model knows.",
         width=150,
-        help="Type to search. Genes of the file that the model knows.",
+        in_url=True,
     )
     values = resources.gene_values(state.choice(), symbol)
     if st.toggle("Log scale", value=True, key="gene_log", help=words.HELP["linear"], persist_state="session"):

@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages._ui import resources, state, words
+from pages._ui.gene_box import some_genes
 from pages._ui.knockout_words import HELP
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.errors import DataError, ScDiVaError
@@ -13,7 +14,7 @@ from scdiva_core.tasks.knockout_genes import DETECTION_IN, find_genes, parse_gen
 from scdiva_core.tasks.perturbation import MOST_GENES
 
 GENES = "ko-genes"
-"""Key of the field with the chosen genes."""
+"""Key of the chosen genes in the session's state."""
 
 LINKED = "gene"
 """Parameter of a link to the page Knockout: the gene to choose."""
@@ -40,16 +41,15 @@ def chosen_genes(cells: H5adDataset, table: pd.DataFrame) -> tuple[str, ...]:
     text = search.text_input(
         "Find a gene", key="ko-find", placeholder="for example: PU.1 or SPI", help=HELP["find"], persist_state="session"
     )
-    typed = pick.multiselect(
-        "Genes to perturb",
-        sorted(set(cells.gene_symbols)),
-        key=GENES,
-        max_selections=MOST_GENES,
-        accept_new_options=True,
-        placeholder="choose one to three",
-        help=HELP["genes"],
-        persist_state="session",
-    )
+    with pick:
+        typed = some_genes(
+            "Genes to perturb",
+            cells.gene_symbols,
+            key=GENES,
+            most=MOST_GENES,
+            placeholder="choose one to three",
+            help_text=HELP["genes"],
+        )
     found, unknown = _resolved(tuple(typed), cells)
     for name, why in unknown.items():
         st.error(f"**{words.as_text(name)}**: {words.as_text(why)}. Search for it above.", icon=":material/error:")

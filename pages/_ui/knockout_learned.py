@@ -12,6 +12,7 @@ from pages._ui import maps, resources, sets_panel, state, words
 from pages._ui.annotation_work import group_columns
 from pages._ui.cell_picker import Picker
 from pages._ui.finetune_words import record_of
+from pages._ui.gene_box import some_genes
 from pages._ui.parts import table
 from scdiva_core.data.h5ad import H5adDataset
 from scdiva_core.tasks.perturbation_model import MOST_CELLS, PerturbationModel
@@ -49,16 +50,15 @@ def section(choice: state.Choice, cells: H5adDataset, found: maps.Found, name: s
         st.subheader("What this checkpoint learned to predict")
         st.markdown(words.as_text(record_of(model.card, "perturbation").get("words", "")))
         left, right = st.columns(2, vertical_alignment="top")
-        genes = left.multiselect(
-            f"Genes that are {done}",
-            sorted(set(cells.gene_symbols)),
-            key="ko-learned-genes",
-            max_selections=_MOST_GENES,
-            accept_new_options=True,
-            placeholder="choose one to three",
-            help="Any gene of the model's vocabulary; it need not be among those that were measured.",
-            persist_state="session",
-        )
+        with left:
+            genes = some_genes(
+                f"Genes that are {done}",
+                cells.gene_symbols,
+                key="ko-learned-genes",
+                most=_MOST_GENES,
+                placeholder="choose one to three",
+                help_text="Any gene of the model's vocabulary; it need not be among those that were measured.",
+            )
         with right:
             picker = Picker(cells, sets_panel.Sets(cells, found.maps), group_columns(cells))
             where, places = picker.pick("Unperturbed cells", prefix="ko-learned", help_text=_CELLS_HELP)

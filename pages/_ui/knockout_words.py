@@ -25,8 +25,8 @@ FACTORS = {"down": (0.5, 0.25, 0.1), "up": (2.0, 4.0, 10.0)}
 """Factors offered for an action."""
 
 HELP = {
-    "genes": "One to three genes that are perturbed together, in the same cells. Type to search; older names, aliases "
-    "and Ensembl ids are understood when you press Enter.",
+    "genes": "One to three genes that are perturbed together, in the same cells. Type to search by symbol, "
+    "older name, alias or Ensembl id. A list can be pasted: Enter takes it.",
     "find": "Symbol, older name, alias or Ensembl id, or a part of one.",
     "action": "Knock out: the genes' values become 0 and the cell is read anew. Knock down and over-express: their "
     "counts are multiplied by a factor. Hide: the genes keep their place but the model sees neither name nor value; "

@@ -26,6 +26,7 @@ from pages._ui import (
     words,
 )
 from pages._ui.annotation_work import group_columns
+from pages._ui.gene_box import one_gene
 from pages._ui.parts import figure
 from pages._ui.reconstruction_words import HELP, SMOOTHED
 from scdiva_core.data.h5ad import H5adDataset
@@ -107,13 +108,12 @@ def _one_gene(choice: state.Choice, cells: H5adDataset, found: maps.Found, value
         return
     columns = {symbols[column]: column for column in read}
     first = symbols[read[np.argmax(_variances(values)[read])]]
-    options = sorted(columns)
-    gene = st.selectbox(
+    gene = one_gene(
         "Gene",
-        options,
-        index=options.index(first),
+        tuple(columns),
+        first,
         key="rec-denoised-gene",
-        help="Genes that the model reads in at least one cell; first the one that varies most.",
+        help_text="Genes that the model reads in at least one cell; first the one that varies most.",
     )
     after = np.asarray(values[:, [columns[gene]]].todense(), np.float32).ravel()
     before = resources.gene_values(choice, gene)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -76,6 +77,14 @@ class GeneNames:
         if name in self.previous:
             return self.previous[name], "previous"
         return (self.aliases[name], "alias") if name in self.aliases else None
+
+    def others(self) -> dict[str, tuple[str, ...]]:
+        """Approved symbol -> every other name that leads to it: Ensembl id, previous symbols, aliases."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for names in (self.ensembl, self.previous, self.aliases):
+            for name, symbol in names.items():
+                found[symbol].append(name)
+        return {symbol: tuple(names) for symbol, names in found.items()}
 
 
 @lru_cache(maxsize=1)

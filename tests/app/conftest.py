@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -82,6 +83,18 @@ def _like_a_warm_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _components = cache(manifest_scanner.scan_component_manifests)
+
+
+def gene_fields(page: AppTest) -> dict[str, list[str]]:
+    """Label of each field of genes -> the genes it holds."""
+    told = [json.loads(element.proto.json or "{}") for element in page.get("bidi_component")]
+    return {data["label"]: data["chosen"] for data in told if "address" in data}
+
+
+def choose_genes(page: AppTest, key: str, genes: str | list[str]) -> AppTest:
+    """Choose in a field of genes, which AppTest cannot do: what its field's answer does is done in its stead."""
+    page.session_state[key] = genes
+    return page.run()
 
 
 def texts(app: AppTest) -> str:

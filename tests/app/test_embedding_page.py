@@ -17,7 +17,7 @@ from scdiva_core.engine import Engine
 from scdiva_core.figures.raster import Window
 from scdiva_core.jobs import JobQueue
 from scdiva_core.tasks.neighbors import ProjectionSettings
-from tests.app.conftest import PBMC, ROOT, texts
+from tests.app.conftest import PBMC, ROOT, choose_genes, gene_fields, texts
 
 PROJECT = "00000000000000aa"
 
@@ -97,12 +97,24 @@ def test_colours_can_be_labels_clusters_and_genes(app: AppTest) -> None:
     colour = app.selectbox(key="colour")
     assert colour.options == ["cell_type", "Leiden clusters (ScDiVa)", "Leiden clusters (PCA)", "Gene …"]
     colour.set_value("gene").run()
-    assert app.selectbox(key="gene").value == "CD3D"
-    app.selectbox(key="gene").set_value("LYZ").run()
+    assert gene_fields(app)["Gene"] == ["CD3D"]
+    assert "gene" not in app.query_params
+    choose_genes(app, "gene", "LYZ")
     app.toggle(key="gene_log").set_value(False).run()
     assert not app.exception
-    assert app.selectbox(key="gene").value == "LYZ"
+    assert gene_fields(app)["Gene"] == ["LYZ"]
+    assert app.query_params["gene"] == "LYZ"
     assert len(app.get("plotly_chart")) == 1
+    app.selectbox(key="colour").set_value("obs:cell_type").run()
+    assert "gene" not in app.query_params
+
+
+@pytest.mark.parametrize(("linked", "shown"), [("LYZ", "LYZ"), ("<b>no gene</b>", "CD3D")])
+def test_a_link_names_the_gene(app: AppTest, linked: str, shown: str) -> None:
+    app.query_params.update({"colour": "Gene …", "gene": linked})
+    app.run()
+    assert not app.exception
+    assert gene_fields(app)["Gene"] == [shown]
 
 
 def test_the_filter_says_how_many_cells_pass(app: AppTest) -> None:

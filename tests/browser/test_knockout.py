@@ -32,7 +32,7 @@ def server(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 def take_by_keyboard(user: Visit, gene: str) -> None:
     """Type a gene into the field of those to perturb."""
     page = user.page
-    page.locator(".st-key-ko-genes input").focus()
+    page.locator(".st-key-ko-genes-box input").focus()
     page.keyboard.type(gene)
     expect(page.get_by_role("option")).to_have_count(1)  # until then Enter would take another one
     page.keyboard.press("Enter")
@@ -78,11 +78,11 @@ def test_knock_out_a_gene_see_the_bars_and_take_the_table_home(visit: Begin, tmp
     page = user.page
     user.open("/knockout?data=few.h5ad")
     page.get_by_role("button", name="Embed 300 cells").click()
-    expect(page.locator(".st-key-ko-genes input")).to_be_visible(timeout=90_000)
+    expect(page.locator(".st-key-ko-genes-box input")).to_be_visible(timeout=90_000)
     user.settled()
     take_by_keyboard(user, "CD79A")
     take_from_search(user, "CD20", "CD79A and MS4A1")
-    page.locator(".st-key-ko-genes input").focus()
+    page.locator(".st-key-ko-genes-box input").focus()
     page.keyboard.press("Backspace")
     expect(page.get_by_role("button", name="Knock out CD79A", exact=True)).to_be_visible()
     user.settled()

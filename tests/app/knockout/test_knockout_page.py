@@ -12,13 +12,13 @@ from streamlit.testing.v1 import AppTest
 from scdiva_core.data.cellsets import CellSets
 from scdiva_core.engine import Engine
 from scdiva_core.jobs import JobQueue
-from tests.app.conftest import texts
+from tests.app.conftest import choose_genes, gene_fields, texts
 from tests.app.knockout.conftest import DONE, Open, keep_sets
 
 
 def choose(page: AppTest, *genes: str, expression: bool = False) -> AppTest:
     """Choose genes, without the predicted expression unless it is asked for: it takes the most time."""
-    page.multiselect(key="ko-genes").set_value(list(genes)).run()
+    choose_genes(page, "ko-genes", list(genes))
     return page.toggle(key="ko-expression").set_value(expression).run()
 
 
@@ -51,7 +51,7 @@ def test_cells_without_an_embedding_are_embedded_first(open_page: Open) -> None:
     page = open_page(data="kang2018")
     assert "have to be embedded before they can be perturbed" in texts(page)
     assert page.button(key="embed").label == "Embed 3,000 cells"
-    assert not page.multiselect
+    assert not gene_fields(page)
 
 
 def test_the_empty_page_says_what_to_do(open_page: Open) -> None:

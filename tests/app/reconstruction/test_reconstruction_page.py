@@ -15,7 +15,7 @@ from scdiva_core.engine import Engine
 from scdiva_core.engine_reconstruction import ReconstructionResult, reconstruct
 from scdiva_core.engine_reconstruction_denoising import stored_denoised
 from scdiva_core.engine_reconstruction_result import MEAN, NAMED, NEIGHBOURS, ONE_PASS, ONE_PASS_LEAKING, RANK
-from tests.app.conftest import texts
+from tests.app.conftest import choose_genes, texts
 from tests.app.knockout.test_knockout_page import finish_jobs
 from tests.app.reconstruction.conftest import ASKED, Open, ask
 from tests.tiny_checkpoint import write_tiny_checkpoint
@@ -203,7 +203,7 @@ def test_a_denoised_gene_is_shown_beside_the_measured_one_and_taken_home(
     page = tab(shown, "Denoised layer")
     assert not page.exception
     assert "do not test them" in page.warning[0].value
-    page.selectbox(key="rec-denoised-gene").set_value("LTB").run()
+    choose_genes(page, "rec-denoised-gene", "LTB")
     assert len(page.get("plotly_chart")) == 2
     with made.open(cells) as dataset:
         values = stored_denoised(made, dataset)
