@@ -155,4 +155,6 @@ class _Visitor:
     def colour(self, gene: str) -> None:
         """Take a gene that was asked for; until it is on the picture."""
         self._page.get_by_role("option", name=gene, exact=True).click()
-        expect(self._page.locator(f"{_DRAWN} .gtitle").first).to_contain_text(gene, timeout=_PATIENCE)
+        # Looks at every frame; `expect` looks again after a quarter and then half a second.
+        named = "([title, gene]) => document.querySelector(title)?.textContent.includes(` ${gene},`)"
+        self._page.wait_for_function(named, arg=[f"{_DRAWN} .gtitle", gene], timeout=_PATIENCE)
