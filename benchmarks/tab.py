@@ -121,7 +121,7 @@ class Tab:
             msg = f"{label!r} offers no {symbol!r}"
             raise LookupError(msg)
         sent = json.dumps([{"event": "chosen", "value": [symbol]}])
-        await self._act(field, _make_trigger_id(field.proto.id, "events"), json_trigger_value=sent)
+        await self._act(field, _answer(field), json_trigger_value=sent)
 
     def fill(self, label: str, text: str) -> None:
         """Write into a field of a form, which is sent with the form."""
@@ -214,6 +214,7 @@ class Tab:
 
     async def _ask(self, fragment: str = "", *, again: bool = False) -> None:
         there = {getattr(drawn.proto, "id", "") for drawn in self._elements.values()}
+        there |= {_answer(drawn) for drawn in self.elements("bidi_component")}
         message = BackMsg()
         state = message.rerun_script
         state.query_string, state.page_script_hash, state.page_name = self._query, self._script, self._page
@@ -298,6 +299,11 @@ class Tab:
         for fragment in list(self._polls) if fragments is None else fragments:
             if (task := self._polls.pop(fragment, None)) is not None:
                 task.cancel()
+
+
+def _answer(component: Drawn) -> str:
+    """Id under which a component of our own tells what somebody did."""
+    return _make_trigger_id(component.proto.id, "events")
 
 
 @lru_cache(maxsize=64)
