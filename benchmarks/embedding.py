@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def gemm_table(config: ScDiVaConfig, device: torch.device, *, product: int, turn
         How often each is timed.
     """
     model, length = ScDiVaModel(config).eval().to(device), config.max_genes
-    cells = TokenBudget(model).cells(length)
+    compiled, cells = _compiled(model), TokenBudget(model).cells(length)
     ids = torch.randint(2, config.pad_fill_id, (cells, length))
     batch = TokenBatch(ids, torch.rand(ids.shape), torch.full((cells,), length)).to(device)
     on_cuda, inputs = device.type == "cuda", _input_flops(config, length)
@@ -78,10 +79,10 @@ def gemm_table(config: ScDiVaConfig, device: torch.device, *, product: int, turn
     work: list[Callable[[], object]] = [lambda: left @ right]
     whole = cells * flops_per_cell(config, length)
     if on_cuda:
-        rivals.append(("this network, bfloat16", cells, whole))
-        work.append(lambda: _in_bfloat16(model, batch))
-    rivals.append(("this network, float32", cells, whole))
-    work.append(lambda: model.encode(batch))
+        rivals += [("this network, bfloat16", cells, whole), ("this network, bfloat16, compiled", cells, whole)]
+        work += [lambda: _in_bfloat16(model, batch), lambda: _in_bfloat16(compiled, batch)]
+    rivals += [("this network, float32", cells, whole), ("this network, float32, compiled", cells, whole)]
+    work += [lambda: model.encode(batch), lambda: compiled.encode(batch)]
     bert = bert_encoder(config, device)
     if bert:
         rivals.append(("transformers.BertModel of equal size, float32", cells, whole - cells * inputs))
@@ -118,6 +119,7 @@ def bucket_table(cases: Sequence[Case], device: torch.device) -> str:
         rivals = [
             ("padded, float32 (reference)", _padded(model, model.encode, tokenizer, expression, gene_ids)),
             (f"{way} (this project)", _bucketed(model, tokenizer, expression, gene_ids)),
+            (f"{way}, compiled", _bucketed(_compiled(model), tokenizer, expression, gene_ids)),
         ]
         bert = bert_encoder(case.config, device)
         if bert:
@@ -144,6 +146,13 @@ def flops_per_cell(config: ScDiVaConfig, length: int) -> float:
 def _input_flops(config: ScDiVaConfig, length: int) -> float:
     """The part of the value encoder and the input projection, which BERT has not."""
     return length * 2 * config.hidden_size**2 * 2
+
+
+def _compiled(model: ScDiVaModel) -> ScDiVaModel:
+    """A copy with compiled layers."""
+    made = deepcopy(model)
+    made.compile_layers()
+    return made
 
 
 def _in_bfloat16(model: ScDiVaModel, batch: TokenBatch) -> None:

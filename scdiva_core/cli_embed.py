@@ -41,6 +41,11 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="'auto', 'cpu', 'cuda' or 'mps' (default: auto)")
     parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="have torch compile the network first, for very many cells: a minute at the start",
+    )
+    parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
         help="embed on the workers of this dask scheduler, tcp://host:port; they must see the same paths",
@@ -69,10 +74,15 @@ def run(options: argparse.Namespace) -> None:
     if options.output.suffix == ".zarr" and options.scheduler is None:
         msg = f"{options.output.name} would be a zarr store, which only --scheduler writes."
         raise DataError(msg, "Choose a name that ends in .h5ad.")
+    if options.compile and options.scheduler is not None:
+        msg = "--compile is for this machine, but --scheduler leaves the embedding to others."
+        raise DataError(msg, "Leave one of them out.")
     settings = ProjectionSettings(n_neighbors=options.n_neighbors, resolution=options.resolution, seed=options.seed)
     engine = Engine(options.checkpoint, "auto" if options.scheduler else options.device)
     if engine.card().random_weights:
         warn("these weights are random; the embedding means nothing")
+    if options.compile:
+        engine.model.compile_layers()
     with engine.open(
         options.input, matrix=options.matrix, gene_column=options.gene_column, values=options.values
     ) as dataset:

@@ -333,6 +333,7 @@ class Engine:
             "genes_total": dataset.genes.n_total,
             "device": card.device,
             "dtype": card.dtype,
+            "compiled": self.model.compiled,
         }
 
     def _tokenizer(self, dataset: H5adDataset) -> Tokenizer:

@@ -40,7 +40,7 @@ class Box {
     const tip = this.part(".tip");
     const help = this.part(".help");
     help.onpointerenter = help.onfocus = () => show(tip, help);
-    help.onpointerleave = help.onblur = () => tip.hidePopover();
+    help.onpointerleave = help.onblur = () => tip.togglePopover(false);
     this.moved = () => place(this.drop, this.part(".control"));
   }
 
@@ -56,8 +56,12 @@ class Box {
   }
 
   // What the field holds while nobody types.
+  resting() {
+    return this.data.most > 1 ? "" : (this.chosen[0] ?? "");
+  }
+
   rest() {
-    this.field.value = this.data.most > 1 ? "" : (this.chosen[0] ?? "");
+    this.field.value = this.resting();
   }
 
   chips() {
@@ -85,18 +89,19 @@ class Box {
       this.field.setAttribute("aria-expanded", "true");
       window.addEventListener("scroll", this.moved, true);
       window.addEventListener("resize", this.moved);
-      this.typed = this.field.value;
     }
     const { address } = this.data;
     if (!lists.has(address)) lists.set(address, load(address));
     this.say("Loading the genes …");
+    this.moved();
     try {
       this.genes = await lists.get(address);
-      this.search();
     } catch {
       lists.delete(address); // the next try asks again
-      this.say("The list of genes cannot be loaded. Reload the page.");
+      return this.say("The list of genes cannot be loaded. Reload the page.");
     }
+    if (!this.opened()) return;
+    this.search();
     this.moved();
   }
 
@@ -115,7 +120,7 @@ class Box {
 
   // Before anything is typed the field holds the gene that is chosen, and all are listed.
   search() {
-    const text = this.field.value === this.typed && this.data.most === 1 ? "" : this.field.value;
+    const text = this.field.value === this.resting() ? "" : this.field.value;
     const taken = new Set(this.data.most > 1 ? this.chosen : []);
     this.found = matches(this.genes, text).filter((gene) => !taken.has(gene.symbol));
     this.options.replaceChildren();
@@ -233,7 +238,7 @@ function element(tag, name, text) {
 }
 
 function show(floating, anchor) {
-  floating.showPopover();
+  floating.togglePopover(true);
   place(floating, anchor);
 }
 

@@ -140,7 +140,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """Map ``x [B, L, width]`` to the same shape; arguments as in `Attention`."""
         x = x + self.drop(self.attn(self.norm1(x), rotary, key_mask, on_weights))
-        if x.device.type != "cpu" or self.training or torch.is_grad_enabled():
+        # The compiler would make code anew for each number of slices.
+        whole = x.device.type != "cpu" or torch.compiler.is_compiling()
+        if whole or self.training or torch.is_grad_enabled():
             return x + self.drop(self.mlp(self.norm2(x)))
         # The wide intermediate of a slice stays in cache; whole, it costs a quarter of the layer's time.
         for piece in x.flatten(0, -2).split(_CPU_ROWS):

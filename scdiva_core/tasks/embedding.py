@@ -79,7 +79,7 @@ def embed_cells(
     Cancelled
         The user stopped; what was written stays.
     ScDiVaError
-        A single cell does not fit the device's memory.
+        A single cell does not fit the device's memory, or the network is to be compiled and cannot be.
     """
     total, finished = len(done), int(done.sum())
     budget = TokenBudget(model)
@@ -209,6 +209,10 @@ def _encode(
     try:
         yield batch, latents.of(tokens)
     except (torch.OutOfMemoryError, RuntimeError) as error:
+        if _is_of_compiler(error):
+            msg = f"torch cannot compile the network on this machine: {str(error).splitlines()[0]}"
+            hint = "Install a C++ compiler (for a GPU Triton too), or do without compiling: leave out --compile."
+            raise ScDiVaError(msg, hint) from error
         if not _is_out_of_memory(error):
             raise
         if len(batch) == 1:
@@ -272,3 +276,8 @@ class _Latents:
 def _is_out_of_memory(error: Exception) -> bool:
     """Tell memory from other failures: the CPU allocator raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    """Tell failures of torch's compiler, by the name of their module: to import it takes a second."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -40,12 +40,20 @@ def rival(config: ScDiVaConfig, device: torch.device) -> Callable[[TokenBatch], 
     return encode
 
 
+@pytest.fixture
+def uncompiled() -> Iterator[None]:
+    """Networks that are to be compiled run as they are: compiling takes seconds each, and is tested elsewhere."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("with_bert", [False, True])
 def test_gemm_table_shares_the_rate_of_a_matrix_product(monkeypatch: pytest.MonkeyPatch, with_bert: bool) -> None:
     monkeypatch.setattr(embedding, "bert_encoder", rival if with_bert else lambda *_: None)
     table = embedding.gemm_table(TINY, CPU, product=64, turns=1)
     rows = rows_of(table)
-    names = ["matrix product, 64 x 64, float32 (reference)", "this network, float32"]
+    names = ["matrix product, 64 x 64, float32 (reference)", "this network, float32", "this network, float32, compiled"]
     assert [row[0] for row in rows] == names + ["transformers.BertModel of equal size, float32"] * with_bert
     assert [row[1] == "" for row in rows] == [True] + [False] * (len(rows) - 1)
     assert rows[0][3] == "1.00"
@@ -54,14 +62,16 @@ def test_gemm_table_shares_the_rate_of_a_matrix_product(monkeypatch: pytest.Monk
     assert "rows of 40 genes, 1 layers, hidden 16, CPU" in table
 
 
+@pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("with_bert", [False, True])
 def test_bucket_table_has_a_row_for_each_way_and_network(monkeypatch: pytest.MonkeyPatch, with_bert: bool) -> None:
     monkeypatch.setattr(embedding, "bert_encoder", rival if with_bert else lambda *_: None)
     cases = [embedding.Case(name, TINY, 12, 1) for name in ("one", "two")]
     table = embedding.bucket_table(cases, CPU)
-    rows, ways = rows_of(table), 3 if with_bert else 2
+    rows, ways = rows_of(table), 4 if with_bert else 3
     assert [row[0] for row in rows] == ["one"] * ways + ["two"] * ways
-    assert [row[1] for row in rows[:2]] == ["padded, float32 (reference)", "length buckets (this project)"]
+    ours = ["length buckets (this project)", "length buckets, compiled"]
+    assert [row[1] for row in rows[:3]] == ["padded, float32 (reference)", *ours]
     assert {row[2] for row in rows} == {"12"}
     for row in rows:
         reference = next(other for other in rows if other[0] == row[0])

@@ -150,6 +150,7 @@ def test_embedding_onto_the_input_is_refused_before_any_work(
         ("--matrix", "layers/none", "layers/none"),
         ("--gene-column", "no_such_column", "no_such_column"),
         ("--device", "banana", "The device 'banana' is not available here"),
+        ("--compile", "--scheduler=tcp://localhost:1", "--compile is for this machine"),
         ("--checkpoint", "nowhere at all", "There is no checkpoint at nowhere at all"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from torch._dynamo.utils import counters
+from torch._inductor import config as inductor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scdiva_core.data.h5ad import H5adDataset
@@ -74,6 +77,36 @@ def test_buckets_give_what_single_cells_give(
     np.testing.assert_allclose(found.values, expected, atol=1e-4)
     assert found.values.dtype == np.float32
     assert sum(found.encoded) == 160
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """torch's compiler with nothing kept from before; what it counts."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    counters.clear()
+    yield counters["stats"]
+    torch.compiler.reset()
+
+
+def test_compiled_layers_give_what_single_cells_give(
+    model: ScDiVaModel, dataset: H5adDataset, expected: np.ndarray, compiler: Counter[str]
+) -> None:
+    model.compile_layers()
+    for rows in (160, 40, 24, 11):
+        found = Collected(model, 160)
+        embed(model, dataset, found, rows)
+        np.testing.assert_allclose(found.values, expected, atol=1e-4)
+    assert 1 <= compiler["unique_graphs"] <= 3, "once for all layers, whatever the number and length of rows"
+
+
+@pytest.mark.usefixtures("compiler")
+def test_without_a_compiler_it_says_what_to_do(model: ScDiVaModel, dataset: H5adDataset) -> None:
+    model.compile_layers()
+    with inductor.patch({"cpp.cxx": (None, "no-such-compiler")}), pytest.raises(ScDiVaError) as raised:
+        embed(model, dataset, Collected(model, 160))
+    assert "torch cannot compile the network on this machine" in raised.value.message
+    assert "leave out --compile" in raised.value.hint
 
 
 def test_cells_that_are_done_are_left_out(model: ScDiVaModel, dataset: H5adDataset, expected: np.ndarray) -> None:
