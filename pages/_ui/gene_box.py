@@ -62,8 +62,9 @@ def one_gene(
 
 
 def leave_url(key: str) -> None:
-    """Take a gene out of the page's address, where its field is not drawn."""
-    st.query_params.pop(key, None)
+    """Take a gene that was chosen out of the page's address, where its field is not drawn."""
+    if key in st.session_state:  # else it may be meant for another page
+        st.query_params.pop(key, None)
 
 
 def some_genes(

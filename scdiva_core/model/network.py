@@ -147,9 +147,9 @@ class ScDiVaModel(nn.Module):
     def compile_layers(self) -> None:
         """Have torch compile the layers at their first use, once for rows of any number and length.
 
-        For very many cells: it takes up to a minute, and changes results by rounding. On two CPU cores it gained 7 % at
-        the published size and nothing at a small one (``make bench``); on a GPU it has not been timed. Needs a C++
-        compiler and, on CUDA, Triton.
+        For very many cells: it takes up to a minute, and changes results by rounding. On two CPU cores it gained 2 to
+        7 % at the published size and nothing at a small one (``make bench``); on a GPU it has not been timed. Needs a
+        C++ compiler and, on CUDA, Triton.
         """
         for layer in self.layers:
             layer.compile(dynamic=True)
