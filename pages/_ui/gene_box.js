@@ -19,15 +19,15 @@ class Box {
     this.field = this.part("input");
     this.options = this.part("ul");
     this.drop = this.part(".drop");
-    this.found = [];
-    this.active = -1;
+    this.tip = this.part(".tip");
+    this.forget();
     this.field.oninput = () => this.open();
     this.field.onfocus = () => this.field.select();
     this.field.onclick = () => {
       if (!this.opened()) this.field.select(); // the click has just put a cursor there
       this.open();
     };
-    this.field.onblur = () => this.leave();
+    this.field.onblur = () => this.blurred();
     this.field.onkeydown = (event) => this.key(event);
     this.drop.onpointerdown = (event) => event.preventDefault(); // or the field would lose the focus before the click
     this.options.onclick = (event) => {
@@ -37,42 +37,78 @@ class Box {
     this.options.onscroll = () => {
       if (this.options.scrollTop + this.options.clientHeight > this.options.scrollHeight - 40) this.more();
     };
-    const tip = this.part(".tip");
-    const help = this.part(".help");
-    help.onpointerenter = help.onfocus = () => show(tip, help);
-    help.onpointerleave = help.onblur = () => tip.togglePopover(false);
     this.moved = () => place(this.drop, this.part(".control"));
+    this.explain(this.part(".help"));
+  }
+
+  // The tooltip: by mouse, by touch and by keyboard.
+  explain(help) {
+    const show = () => {
+      this.tip.togglePopover(true);
+      place(this.tip, help);
+    };
+    const hide = () => putAway(this.tip);
+    help.onpointerenter = (event) => event.pointerType === "mouse" && show();
+    help.onpointerleave = (event) => event.pointerType === "mouse" && hide();
+    help.onclick = () => {
+      help.focus(); // Safari does not
+      show();
+    };
+    help.onfocus = show;
+    help.onblur = hide;
+    help.onkeydown = (event) => event.key === "Escape" && hide();
   }
 
   update(data) {
+    if (data.address !== this.data?.address) this.forget();
     this.data = data;
     this.part("label").textContent = data.label;
     this.part(".help").setAttribute("aria-label", `Help for ${data.label}`);
-    this.part(".tip").textContent = data.help;
-    this.field.placeholder = data.chosen.length && data.most > 1 ? "" : data.placeholder;
-    this.chosen = data.chosen;
-    this.chips();
+    this.tip.textContent = data.help;
+    this.show(data.chosen);
     if (!this.opened()) this.rest();
+  }
+
+  forget() {
+    this.genes = null;
+    this.found = [];
+    this.active = -1;
+    this.options.replaceChildren();
+  }
+
+  several() {
+    return this.data.most > 1;
   }
 
   // What the field holds while nobody types.
   resting() {
-    return this.data.most > 1 ? "" : (this.chosen[0] ?? "");
+    return this.several() ? "" : (this.chosen[0] ?? "");
   }
 
   rest() {
     this.field.value = this.resting();
+    if (this.focused()) this.field.select();
   }
 
-  chips() {
-    const names = this.data.most > 1 ? this.chosen : [];
+  focused() {
+    return this.field.matches(":focus");
+  }
+
+  show(chosen) {
+    const same = this.chosen?.join("\n") === chosen.join("\n");
+    this.chosen = chosen;
+    this.field.placeholder = this.several() && chosen.length ? "" : this.data.placeholder;
+    if (!this.several() || same) return; // somebody may be on the button of one
     this.part(".chosen").replaceChildren(
-      ...names.map((name) => {
+      ...chosen.map((name) => {
         const chip = element("span", "chip", name);
         const remove = element("button", "", "✕");
         remove.type = "button";
         remove.setAttribute("aria-label", `Remove ${name}`);
-        remove.onclick = () => this.send(this.chosen.filter((other) => other !== name));
+        remove.onclick = () => {
+          this.send(this.chosen.filter((other) => other !== name));
+          this.field.focus();
+        };
         chip.append(remove);
         return chip;
       }),
@@ -92,15 +128,16 @@ class Box {
     }
     const { address } = this.data;
     if (!lists.has(address)) lists.set(address, load(address));
-    this.say("Loading the genes …");
+    if (!this.genes) this.say("Loading the genes …");
     this.moved();
     try {
-      this.genes = await lists.get(address);
+      const genes = await lists.get(address);
+      if (address === this.data.address) this.genes = genes;
     } catch {
       lists.delete(address); // the next try asks again
       return this.say("The list of genes cannot be loaded. Reload the page.");
     }
-    if (!this.opened()) return;
+    if (!this.opened() || !this.genes) return;
     this.search();
     this.moved();
   }
@@ -108,7 +145,8 @@ class Box {
   close() {
     window.removeEventListener("scroll", this.moved, true);
     window.removeEventListener("resize", this.moved);
-    if (this.opened()) this.drop.hidePopover();
+    putAway(this.drop);
+    putAway(this.tip);
     this.field.setAttribute("aria-expanded", "false");
     this.field.removeAttribute("aria-activedescendant");
   }
@@ -118,20 +156,54 @@ class Box {
     this.rest();
   }
 
-  // Before anything is typed the field holds the gene that is chosen, and all are listed.
+  // Whoever typed a symbol to its end and goes on elsewhere has chosen it.
+  blurred() {
+    const text = this.field.value;
+    const best = text === this.resting() ? null : this.named(text);
+    if (best?.rank === 0) this.take(best.symbol);
+    if (this.opened()) this.leave();
+    else this.rest();
+  }
+
+  // The gene with exactly this name, if it is one.
+  named(text) {
+    const exact = text.trim() ? matches(this.genes ?? [], text).filter((gene) => gene.rank < 2) : [];
+    return exact.length === 1 || exact[0]?.rank === 0 ? exact[0] : null;
+  }
+
+  // What was typed, name by name; symbols where a name is one gene's, and otherwise for the server to explain.
+  typed() {
+    const names = this.data.free ? this.field.value.split(/[\s,;]+/).filter(Boolean) : [];
+    return names.map((name) => this.named(name)?.symbol ?? name);
+  }
+
+  together(names) {
+    return this.several() ? [...new Set([...this.chosen, ...names])] : names;
+  }
+
   search() {
     const text = this.field.value === this.resting() ? "" : this.field.value;
-    const taken = new Set(this.data.most > 1 ? this.chosen : []);
-    this.found = matches(this.genes, text).filter((gene) => !taken.has(gene.symbol));
+    const taken = new Set(this.several() ? this.chosen : []);
+    const all = text.trim() ? matches(this.genes, text) : startingAt(this.genes, this.resting());
+    this.found = all.filter((gene) => !taken.has(gene.symbol));
     this.options.replaceChildren();
     this.options.scrollTop = 0;
     this.more();
-    this.choose(text && this.found.length ? 0 : -1); // Enter takes the first of what was asked for, and nothing unasked
-    const full = this.data.most > 1 && this.chosen.length >= this.data.most;
-    if (full) this.say(`${this.data.most} genes at most: remove one first.`);
-    else if (this.found.length) this.say("");
-    else if (this.data.free) this.say(`Enter takes what you typed, ${this.data.most} genes at most.`);
-    else this.say("No gene of the file has this name.");
+    // Enter takes the first of what was asked for, and nothing that only has the text somewhere inside.
+    const sure = text.trim() && (this.found.length === 1 || this.found[0]?.rank <= 2);
+    this.choose(sure ? 0 : -1);
+    this.say(this.note());
+  }
+
+  note() {
+    const { most, free } = this.data;
+    if (this.several() && this.chosen.length >= most) return `${most} genes at most: remove one first.`;
+    if (this.found.length) return "";
+    if (!free) return "No gene of the file has this name.";
+    const names = this.typed();
+    const count = this.together(names).length;
+    if (count > most) return `${count} genes, but ${most} at most.`;
+    return names.length > 1 ? `Enter takes these ${names.length} genes.` : "No gene has this name. Enter says why.";
   }
 
   more() {
@@ -142,8 +214,10 @@ class Box {
       option.dataset.symbol = gene.symbol;
       option.setAttribute("role", "option");
       option.setAttribute("aria-selected", String(this.chosen.includes(gene.symbol)));
+      option.setAttribute("aria-setsize", this.found.length);
+      option.setAttribute("aria-posinset", from + place + 1);
       if (gene.alias) {
-        option.setAttribute("aria-label", gene.symbol); // the other name is what was typed
+        option.setAttribute("aria-label", `${gene.symbol}, also ${gene.alias}`);
         option.append(element("span", "alias", gene.alias));
       }
       return option;
@@ -162,36 +236,44 @@ class Box {
   }
 
   key(event) {
-    const last = this.field.value === "" && this.data.most > 1 && this.chosen.length;
-    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) {
       event.preventDefault();
-      if (!this.opened()) return this.open();
-      const next = this.active + (event.key === "ArrowDown" ? 1 : -1);
-      if (next >= this.options.childElementCount) this.more();
-      this.choose(Math.max(0, Math.min(next, this.options.childElementCount - 1)));
-    } else if (event.key === "Enter" && this.opened()) {
+      this.walk(step);
+    } else if (event.key === "Enter" && this.opened() && !event.isComposing) {
       event.preventDefault();
-      const gene = this.found[this.active];
-      const typed = this.data.free ? this.field.value.split(/[\s,;]+/).filter(Boolean) : [];
-      if (gene || typed.length) this.take(...(gene ? [gene.symbol] : typed));
-      else this.leave();
+      this.enter();
     } else if (event.key === "Escape" && this.opened()) {
       event.preventDefault();
       this.leave();
-      this.field.select();
-    } else if (event.key === "Backspace" && last) this.send(this.chosen.slice(0, -1));
+    } else if (event.key === "Backspace" && this.several() && !this.field.value && this.chosen.length) {
+      this.send(this.chosen.slice(0, -1));
+    }
+  }
+
+  walk(step) {
+    if (!this.opened()) return this.open();
+    const next = this.active + step;
+    if (next >= this.options.childElementCount) this.more();
+    this.choose(Math.max(0, Math.min(next, this.options.childElementCount - 1)));
+  }
+
+  enter() {
+    const gene = this.found[this.active];
+    const names = gene ? [gene.symbol] : this.typed();
+    if (names.length) this.take(...names);
+    else if (!this.field.value.trim() || this.field.value === this.resting()) this.leave();
   }
 
   take(...names) {
-    const chosen = this.data.most > 1 ? [...new Set([...this.chosen, ...names])] : names;
+    const chosen = this.together(names);
     if (chosen.length > this.data.most) return; // the note says so
     this.close();
     this.send(chosen);
   }
 
   send(chosen) {
-    this.chosen = chosen;
-    this.chips();
+    this.show(chosen);
     this.rest();
     this.report(chosen);
   }
@@ -211,11 +293,19 @@ async function load(address) {
   });
 }
 
+// All genes in their order, those before the chosen one at the end.
+function startingAt(genes, symbol) {
+  const place = Math.max(
+    0,
+    genes.findIndex((gene) => gene.symbol === symbol),
+  );
+  return [...genes.slice(place), ...genes.slice(0, place)];
+}
+
 // First the gene called exactly so, then one with exactly such another name, then symbols that begin so, symbols with
 // it inside, and last other names that begin so; among equals the shorter symbol first.
 function matches(genes, text) {
   const wanted = text.trim().toUpperCase();
-  if (!wanted) return genes;
   const found = [];
   for (const gene of genes) {
     const { symbol, upper } = gene;
@@ -237,9 +327,9 @@ function element(tag, name, text) {
   return made;
 }
 
-function show(floating, anchor) {
-  floating.togglePopover(true);
-  place(floating, anchor);
+// What is not shown, or not on the page any more, cannot be hidden.
+function putAway(floating) {
+  if (floating.matches(":popover-open")) floating.hidePopover();
 }
 
 // Below the anchor, or above it where there is more room; inside the window.

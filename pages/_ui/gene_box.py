@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pages._ui import words
 from pages._ui.gene_lists import GeneList, gene_list
 
 _HERE = Path(__file__).parent
@@ -49,8 +50,8 @@ def one_gene(
         Whether a link to the page names the gene.
     """
     genes = gene_list(symbols)
-    if in_url and key not in st.session_state and key in st.query_params:
-        st.session_state[key] = st.query_params[key]  # a walk to another page empties the address
+    if in_url and key not in st.session_state:
+        _take_from_url(key, genes)
     asked = st.session_state.get(key)
     symbol = asked if asked in genes.symbols else first
     _box(label, genes, [symbol], key, width, {"most": 1, "free": False, "placeholder": "", "help": help_text})
@@ -59,6 +60,18 @@ def one_gene(
     elif in_url:
         leave_url(key)
     return symbol
+
+
+def _take_from_url(key: str, genes: GeneList) -> None:
+    """Keep the gene that a link names, as a walk to another page empties the address; say when it is not there."""
+    linked = st.query_params.pop(key, None)
+    if linked in genes.symbols:
+        st.session_state[key] = linked
+    elif linked:
+        name = words.as_text(linked[:40])
+        st.toast(
+            f"The link names {name}, which is no gene of this file that the model knows.", icon=":material/link_off:"
+        )
 
 
 def leave_url(key: str) -> None:

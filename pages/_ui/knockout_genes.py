@@ -56,6 +56,7 @@ def chosen_genes(cells: H5adDataset, table: pd.DataFrame) -> tuple[str, ...]:
     if text.strip():
         _matches(table, text)
     if found:
+        st.caption("Share of the cells that express them:")  # and room for the table's buttons, which cover a field
         _table(table[table["symbol"].isin(found)], found, key="ko-detection", alt="Cells that express the chosen genes")
     return tuple(found)
 

@@ -27,7 +27,8 @@ FACTORS = {"down": (0.5, 0.25, 0.1), "up": (2.0, 4.0, 10.0)}
 HELP = {
     "genes": "One to three genes that are perturbed together, in the same cells. Type to search by symbol, "
     "older name, alias or Ensembl id. A list can be pasted: Enter takes it.",
-    "find": "Symbol, older name, alias or Ensembl id, or a part of one.",
+    "find": "Symbol, older name, alias or Ensembl id, or a part of one: lists what matches, with the cells "
+    "that express it.",
     "action": "Knock out: the genes' values become 0 and the cell is read anew. Knock down and over-express: their "
     "counts are multiplied by a factor. Hide: the genes keep their place but the model sees neither name nor value; "
     "a control for the shift of ranks that a removal brings.",

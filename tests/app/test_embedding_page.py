@@ -109,12 +109,16 @@ def test_colours_can_be_labels_clusters_and_genes(app: AppTest) -> None:
     assert "gene" not in app.query_params
 
 
-@pytest.mark.parametrize(("linked", "shown"), [("LYZ", "LYZ"), ("<b>no gene</b>", "CD3D")])
-def test_a_link_names_the_gene(app: AppTest, linked: str, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("linked", "shown", "said"),
+    [("LYZ", "LYZ", []), ("<b>no gene", "CD3D", ["The link names \\<b\\>no gene, which is no gene of this file"])],
+)
+def test_a_link_names_the_gene(app: AppTest, linked: str, shown: str, said: list[str]) -> None:
     app.query_params.update({"colour": "Gene …", "gene": linked})
     app.run()
     assert not app.exception
     assert gene_fields(app)["Gene"] == [shown]
+    assert [toast.value.partition(" that the model")[0] for toast in app.toast] == said
 
 
 def test_the_filter_says_how_many_cells_pass(app: AppTest) -> None:

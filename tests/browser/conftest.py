@@ -23,6 +23,7 @@ from tests.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PBMC = ROOT / "assets" / "demo" / "tenx_pbmc3k.h5ad"
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
 _PATIENCE = 180_000  # ms for a server that has just started beside other tests: no test is about speed
 expect.set_options(timeout=30_000)
 

@@ -12,12 +12,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from scdiva_core.tasks.annotation_export import read_annotation
-from tests.browser.conftest import Visit, serving
+from tests.browser.conftest import PHONE, Visit, serving
 from tests.naming_checkpoint import write_naming_checkpoint
 
 Begin = Callable[..., Visit]
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,10 @@ import anndata
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PBMC, Visit
+from tests.browser.conftest import PBMC, PHONE, Visit
 
 Begin = Callable[..., Visit]
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
 PICTURE = "[class*=st-key-picture-integration-{side}]"
 MARKED = """([selector, n]) => {
     const plot = document.querySelector(selector + ' .js-plotly-plot');

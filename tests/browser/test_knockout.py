@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Visit, serving
+from tests.browser.conftest import PHONE, Visit, serving
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 Begin = Callable[..., Visit]
-
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
 
 
 @pytest.fixture(scope="module")

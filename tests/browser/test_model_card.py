@@ -11,13 +11,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from scdiva_core.model.checkpoint import file_sha256
-from tests.browser.conftest import Visit, serving
+from tests.browser.conftest import PHONE, Visit, serving
 from tests.small_evaluation import small_evaluation
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 Begin = Callable[..., Visit]
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "user_agent": "Mobile"}
 
 README = """# A card
 
