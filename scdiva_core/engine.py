@@ -232,7 +232,8 @@ class Engine:
                 progress=progress,
                 cancelled=cancelled,
             )
-        return partial.finish(self._meta("embedding", dataset)).arrays["values"]
+        meta = {**self._meta("embedding", dataset), "compiled": self.model.compiled}
+        return partial.finish(meta).arrays["values"]
 
     def stored_embedding(self, dataset: H5adDataset) -> NDArray[np.float32] | None:
         """The embedding if it was computed before, memory-mapped; else None."""
@@ -321,7 +322,7 @@ class Engine:
 
     def provenance(self, dataset: H5adDataset) -> dict[str, Any]:
         """What a result was made from: hashes, versions and choices, as plain values."""
-        card = self.card()
+        card, stored = self.card(), self.store.get(self._key("embedding", dataset))
         return {
             **self._meta("embedding", dataset),
             "model": card.name,
@@ -333,7 +334,7 @@ class Engine:
             "genes_total": dataset.genes.n_total,
             "device": card.device,
             "dtype": card.dtype,
-            "compiled": self.model.compiled,
+            "compiled": self.model.compiled if stored is None else stored.meta.get("compiled", False),
         }
 
     def _tokenizer(self, dataset: H5adDataset) -> Tokenizer:

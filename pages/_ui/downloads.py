@@ -51,8 +51,13 @@ def new_export(name: str) -> Path:
 
 def address(export: Path) -> str:
     """URL of a finished export, from the server's root."""
+    return from_root(f"/api/download/{export.parent.name}/{quote(export.name)}")
+
+
+def from_root(path: str) -> str:
+    """URL of a route of ours, below the path that the app is mounted at."""
     base = st.get_option("server.baseUrlPath").strip("/")
-    return f"{f'/{base}' if base else ''}/api/download/{export.parent.name}/{quote(export.name)}"
+    return f"/{base}{path}" if base else path
 
 
 async def _send(request: Request) -> Response:

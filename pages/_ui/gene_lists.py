@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
 from weakref import WeakValueDictionary
 
-import streamlit as st
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from pages._ui.downloads import from_root
 from scdiva_core.data.hgnc import gene_names
 
 _MOST_LISTS = 16  # of files that are open, about a megabyte each
@@ -48,11 +49,11 @@ class GeneList:
     @property
     def address(self) -> str:
         """URL of the list, from the server's root."""
-        base = st.get_option("server.baseUrlPath").strip("/")
-        return f"{f'/{base}' if base else ''}/api/genes/{self.digest}"
+        return from_root(f"/api/genes/{self.digest}")
 
 
 _lists: WeakValueDictionary[str, GeneList] = WeakValueDictionary()
+_registering = threading.Lock()
 
 
 @lru_cache(maxsize=_MOST_LISTS)
@@ -69,8 +70,8 @@ def gene_list(symbols: tuple[str, ...]) -> GeneList:
     lines = ("\t".join((symbol, *_also_called(symbol, others))) for symbol in ordered)
     body = gzip.compress("\n".join(lines).encode("utf-8", "replace"), mtime=0)  # equal lists have equal addresses
     made = GeneList(ordered, body, hashlib.sha256(body).hexdigest())
-    _lists[made.digest] = made
-    return made
+    with _registering:  # two that make one list at once, or list its genes in another order, hold the same
+        return _lists.setdefault(made.digest, made)
 
 
 def gene_list_routes() -> list[Route]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import gzip
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -32,6 +37,28 @@ def test_equal_lists_have_one_address_that_browsers_may_keep(client: TestClient)
     assert reply.headers["content-type"] == "text/plain; charset=utf-8"
     assert "immutable" in reply.headers["cache-control"]
     assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_list_that_many_ask_for_at_once_stays(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, compress = threading.Barrier(4), gzip.compress
+
+    def together(*args: object, **more: object) -> bytes:
+        at_once.wait(timeout=30)
+        return compress(*args, **more)
+
+    monkeypatch.setattr(gzip, "compress", together)
+    with ThreadPoolExecutor(4) as threads:
+        addresses = {made.address for made in threads.map(gene_list, [("GNLY", "NKG7")] * 4)}
+    gc.collect()
+    assert [client.get(address).text.count("\n") for address in addresses] == [1]
+
+
+def test_a_list_stays_when_the_same_genes_in_another_order_are_forgotten(client: TestClient) -> None:
+    kept = gene_list(("CD14", "FCGR3A"))
+    gene_list(("FCGR3A", "CD14"))
+    gene_list.cache_clear()
+    gc.collect()
+    assert client.get(kept.address).status_code == 200
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, "..", "%2e%2e%2fsecret"])

@@ -288,6 +288,14 @@ def test_provenance_is_plain_and_complete(engine: Engine, dataset: H5adDataset) 
     assert record["device"] == "cpu"
 
 
+def test_provenance_says_whether_the_kept_embedding_was_compiled(engine: Engine, dataset: H5adDataset) -> None:
+    engine.embed(dataset)
+    assert engine.provenance(dataset)["compiled"] is False
+    engine.model.compile_layers()
+    engine.embed(dataset)
+    assert engine.provenance(dataset)["compiled"] is False, "it was fetched, not computed again"
+
+
 def unavailable() -> list[str]:
     absent = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
     return ["banana", "tpu:0", "cpu:zero", "cuda:999", *(name for name, away in absent.items() if away)]
